@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+//
+// What the roles tell each other. The rpc floor carries these values and nothing else; schemas/cluster.capnp is the
+// same on the wire. Messages travel in batches and in order; a lost connection loses the rest, after which both sides
+// say everything again (level-triggered), so no message needs an answer of its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "dirigent/model/node.h"
+#include "dirigent/model/reason.h"
+#include "dirigent/model/sandbox.h"
+
+namespace dirigent {
+
+// Raised by one whenever a message changes its meaning; unknown fields are ignored, one version of skew works.
+inline constexpr std::uint32_t kProtocolVersion = 1;
+
+// --- worker -> control --------------------------------------------------------------------------------------------
+
+// The first message of a worker: who it is and everything it runs.
+struct WorkerHello {
+  std::uint32_t protocol = kProtocolVersion;
+  NodeInfo node;
+  std::vector<SandboxStatus> sandboxes;
+};
+struct NodeHeartbeat {
+  NodeUsage usage;
+};
+struct SandboxChanged {
+  SandboxStatus status;
+};
+// The worker wants to leave: no new sandboxes, the old ones are being drained.
+struct WorkerLeaving {};
+using WorkerMessage = std::variant<NodeHeartbeat, SandboxChanged, WorkerLeaving>;
+
+// --- control -> worker --------------------------------------------------------------------------------------------
+
+// Idempotent by `id`: a second order for a sandbox that is there is answered by its status.
+struct StartSandbox {
+  Term term;
+  SandboxId id;
+  FunctionName function;
+  RevisionNumber revision;
+  RevisionSpec spec;
+};
+// Idempotent: for an unknown sandbox the answer is "gone".
+struct StopSandbox {
+  Term term;
+  SandboxId id;
+};
+using WorkerOrder = std::variant<StartSandbox, StopSandbox>;
+
+// --- data plane -> control ----------------------------------------------------------------------------------------
+
+struct DataPlaneHello {
+  std::uint32_t protocol = kProtocolVersion;
+  DataPlaneId id;
+  std::string invoke_address;  // host:port that clients use
+  std::string host_id;
+  std::string version;
+};
+// The load of one function on one shard of a data plane since its last report. Sent at once when a request has to wait and
+// nothing was reported as waiting before, else every second while anything is not zero, and once more when all is.
+struct FunctionLoad {
+  FunctionName function;
+  std::uint32_t shard = 0;
+  std::uint32_t waiting = 0;       // now
+  std::uint32_t in_flight = 0;     // now
+  double average_concurrency = 0;  // waiting + in flight, averaged over `interval`
+  std::uint64_t arrivals = 0;      // in `interval`
+  std::uint64_t completions = 0;   // in `interval`
+  Duration busy{};                 // time in sandboxes of the requests completed in `interval`, summed
+  Duration interval{};
+};
+// Nothing is in flight any more in a sandbox that is out of this data plane's routes.
+struct SandboxDrained {
+  SandboxId id;
+};
+// A connection to the sandbox was refused or broke; the conductor decides what it means.
+struct SandboxSuspected {
+  SandboxId id;
+  std::string detail;
+};
+struct DataPlaneHeartbeat {
+  std::uint32_t requests_in_flight = 0;
+};
+struct DataPlaneLeaving {};
+using DataPlaneMessage = std::variant<FunctionLoad, SandboxDrained, SandboxSuspected, DataPlaneHeartbeat, DataPlaneLeaving>;
+
+// --- control -> data plane ----------------------------------------------------------------------------------------
+
+struct RoutedSandbox {
+  SandboxId id;
+  NodeId node;
+  SandboxAddress address;
+  std::uint32_t slots = 0;  // this data plane's share of the concurrency limit; 0 = no limit
+  StartPhases phases;       // for Server-Timing of the requests that waited for it
+};
+// The whole route of one function. An older version never replaces a newer one of the same term.
+struct FunctionRoute {
+  FunctionName function;
+  RevisionNumber revision;  // that serves; 0 = none yet
+  RouteVersion version;
+  RequestLimits limits;
+  HttpProtocol protocol = HttpProtocol::http1;
+  bool deleted = false;
+  // When not `none`, no sandbox can be had now: waiting and new requests are answered with this reason.
+  Reason unavailable = Reason::none;
+  std::string unavailable_detail;
+  std::vector<RoutedSandbox> sandboxes;
+};
+// `complete`: functions that are not in the list are not there.
+struct RouteUpdate {
+  Term term;
+  bool complete = false;
+  std::vector<FunctionRoute> functions;
+};
+using DataPlaneOrder = std::variant<RouteUpdate>;
+
+}  // namespace dirigent

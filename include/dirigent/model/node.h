@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+//
+// A node: a machine (or part of one) on which a worker starts sandboxes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "dirigent/model/ids.h"
+#include "dirigent/model/resources.h"
+
+namespace dirigent {
+
+struct NodeInfo {
+  NodeId id;
+  std::string host;              // the address under which other hosts reach it
+  std::string host_id;           // equal for processes of one network namespace of one boot of one machine
+  Resources capacity;
+  std::uint32_t sandboxes_max = 0;  // 0 = no limit but the resources
+  std::string runtime;           // its default runtime
+  std::string version;           // of dirigent
+  std::map<std::string, std::string> labels;
+
+  friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
+};
+
+// What a heartbeat carries.
+struct NodeUsage {
+  Resources used;                // measured on the machine
+  std::uint32_t sandboxes = 0;
+
+  friend bool operator==(const NodeUsage&, const NodeUsage&) = default;
+};
+
+}  // namespace dirigent

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include "dirigent/base/histogram.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "dirigent/base/assert.h"
+
+namespace dirigent {
+
+// Values below 64 have a bucket each; above, the exponent picks a group of 64 and the next six bits the bucket in it.
+std::size_t Histogram::bucket_of(std::int64_t value) {
+  const auto v = static_cast<std::uint64_t>(std::max<std::int64_t>(value, 0));
+  if (v < (1u << kSubBits)) return v;
+  const int shift = static_cast<int>(std::bit_width(v)) - 1 - kSubBits;
+  return (static_cast<std::size_t>(shift + 1) << kSubBits) + static_cast<std::size_t>((v >> shift) - (1u << kSubBits));
+}
+
+std::int64_t Histogram::highest_of(std::size_t bucket) {
+  if (bucket < (1u << kSubBits)) return static_cast<std::int64_t>(bucket);
+  const std::size_t shift = (bucket >> kSubBits) - 1;
+  const std::uint64_t top = (bucket & ((1u << kSubBits) - 1)) + (1u << kSubBits);
+  return static_cast<std::int64_t>(((top + 1) << shift) - 1);
+}
+
+void Histogram::record(std::int64_t value, std::uint64_t times) {
+  if (times == 0) return;
+  value = std::max<std::int64_t>(value, 0);
+  buckets_[bucket_of(value)] += times;
+  min_ = count_ == 0 ? value : std::min(min_, value);
+  max_ = std::max(max_, value);
+  count_ += times;
+  sum_ += static_cast<double>(value) * static_cast<double>(times);
+}
+
+void Histogram::merge(const Histogram& other) {
+  if (other.count_ == 0) return;
+  for (std::size_t i = 0; i < kBuckets; ++i) buckets_[i] += other.buckets_[i];
+  min_ = count_ == 0 ? other.min_ : std::min(min_, other.min_);
+  max_ = std::max(max_, other.max_);
+  count_ += other.count_;
+  sum_ += other.sum_;
+}
+
+void Histogram::clear() { *this = Histogram(); }
+
+std::int64_t Histogram::quantile(double q) const {
+  ASSERT(q >= 0 && q <= 1, "quantile {}", q);
+  if (count_ == 0) return 0;
+  const auto rank = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(count_))));
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < kBuckets; ++i) {
+    seen += buckets_[i];
+    if (seen >= rank) return std::clamp(highest_of(i), min_, max_);
+  }
+  return max_;
+}
+
+std::uint64_t Histogram::count_at_most(std::int64_t value) const {
+  if (value < 0) return 0;
+  const std::size_t last = bucket_of(value);
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i <= last; ++i) seen += buckets_[i];
+  return seen;
+}
+
+}  // namespace dirigent

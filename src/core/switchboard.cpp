@@ -1,0 +1,1 @@
+#include "dirigent/core/switchboard.h"

@@ -1,0 +1,1 @@
+#include "dirigent/policy/balancer.h"
