@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+//
+// What the control role offers to its HTTP APIs: the native JSON one (/v1), the original's form registration, and
+// `/metrics`. The APIs parse and print; the role decides through its conductor. All on the control role's loop.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dirigent/io/task.h"
+#include "dirigent/model/function.h"
+#include "dirigent/model/messages.h"
+#include "dirigent/policy/autoscaler.h"
+#include "dirigent/policy/placement.h"
+
+namespace dirigent::roles {
+
+// One thing that happened to a function; kept in a bounded ring.
+struct FunctionEvent {
+  std::uint64_t sequence = 0;   // grows over all functions
+  WallTime at;
+  std::string kind;             // "created", "verifying", "instance-started", "ready", "traffic", "scaled", "start-failed",
+                                // "verify-failed", "deleted", "node-lost", ...
+  std::optional<RevisionNumber> revision;
+  std::string text;             // one line for people: "test instance started on laptop"
+  std::optional<SandboxEnd> end;  // of a sandbox that failed
+};
+
+struct SandboxView {
+  SandboxStatus status;
+  NodeId node;
+};
+
+struct FunctionView {
+  Function function;            // durable part
+  std::vector<SandboxView> sandboxes;   // not gone
+  std::uint32_t wanted = 0;
+  std::uint32_t waiting = 0;    // over all data planes
+  std::uint32_t in_flight = 0;
+  double requests_per_second = 0;       // completions, over the last reports
+  std::optional<policy::ScalingDecision> last_scaling;
+  std::optional<policy::PlacementDecision> last_placement;
+  std::vector<FunctionEvent> events;    // newest last, at most 50
+  std::optional<SandboxEnd> last_failure;
+  bool invocable = false;
+  std::string invocable_reason; // why, or why not
+};
+
+struct NodeView {
+  NodeInfo info;
+  std::string status;           // "ready", "silent", "cordoned", "draining"
+  Resources reserved;
+  NodeUsage usage;
+  std::uint32_t sandboxes = 0;
+  Duration last_heard{};        // ago
+  Duration joined_for{};
+  Duration start_p50{};         // of its sandboxes, launch to ready; 0 = none yet
+};
+
+struct DataPlaneView {
+  DataPlaneId id;
+  std::string invoke_address;
+  Duration last_heard{};
+};
+
+struct ClusterView {
+  std::string version;
+  Term term;
+  bool leader = true;
+  std::string autoscaler;
+  std::string placement;
+  std::string state;            // "memory", or the directory of the state log
+  Duration uptime{};
+  std::size_t functions = 0;
+  std::size_t sandboxes = 0;
+  std::uint64_t creations = 0;  // sandboxes that became ready since start
+  std::uint64_t failures = 0;
+};
+
+struct DeployRequest {
+  FunctionName name;
+  RevisionSpec spec;
+  bool create_only = false;     // already_exists when the function is there
+  bool verify = true;           // start one instance and move the traffic when it has proved ready
+};
+struct Deployed {
+  Function function;
+  RevisionNumber revision;      // new, or the newest one when nothing changed
+  bool changed = true;
+  std::uint64_t event_sequence = 0;  // events about this deployment have a higher sequence
+};
+
+class ControlService {
+ public:
+  virtual ~ControlService() = default;
+
+  // Returns once the registration is durable (verification goes on afterwards; watch the events).
+  virtual io::Task<Deployed> deploy(DeployRequest request) = 0;
+  virtual io::Task<void> remove(FunctionName name) = 0;
+  // nullopt gives the function back to its autoscaler.
+  virtual io::Task<void> set_scale(FunctionName name, std::optional<std::uint32_t> scale) = 0;
+
+  virtual Result<FunctionView> describe(const FunctionName& name) = 0;
+  virtual std::vector<FunctionView> list() = 0;
+  virtual std::vector<FunctionName> names() = 0;
+  // Events of a function after `after`, waiting up to `wait` for the first one.
+  virtual io::Task<std::vector<FunctionEvent>> events(FunctionName name, std::uint64_t after, Duration wait) = 0;
+
+  struct LogLine { SandboxId sandbox; NodeId node; WallTime time; bool is_error_stream = false; std::string text; };
+  // The newest lines of all sandboxes of the function (or one), oldest first.
+  virtual io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) = 0;
+
+  virtual std::vector<NodeView> nodes() = 0;
+  virtual Status set_schedulable(const NodeId& node, bool schedulable) = 0;
+  virtual std::vector<DataPlaneView> data_planes() = 0;
+  virtual ClusterView cluster() = 0;
+  // The settings a form registration starts from (the server-side default profile).
+  virtual ScalingProfile default_profile() = 0;
+  // Prometheus text.
+  virtual std::string metrics() = 0;
+};
+
+}  // namespace dirigent::roles
