@@ -177,6 +177,7 @@ class Dispatcher {
   void refuse_queue(Entry& entry, const Refusal& refusal, Instant now, DispatcherEffects& effects);
   void refuse_parked(const Parked& request, const Refusal& refusal, DispatcherEffects& effects);
   void give_back(SandboxSlots* sandbox, FunctionShared* function, Instant now, DispatcherEffects& effects);
+  void begin_interval(Entry& entry, Instant now);
   void integrate(Entry& entry, Instant now);
   void want_report(Entry& entry, Instant when);
   void report(Entry& entry, Instant now, DispatcherEffects& effects);

@@ -47,7 +47,7 @@ class SandboxSlots {
 
   // Out of the routes: the last release tells the Switchboard.
   [[nodiscard]] bool retired() const { return retired_.load(std::memory_order_seq_cst); }
-  void retire() { retired_.store(true, std::memory_order_seq_cst); }
+  void set_retired(bool retired) { retired_.store(retired, std::memory_order_seq_cst); }
 
  private:
   std::atomic<std::uint32_t> limit_;

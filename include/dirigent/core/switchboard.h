@@ -44,24 +44,35 @@ class Switchboard {
   struct FunctionState {
     std::unique_ptr<FunctionShared> shared;
     std::shared_ptr<const RoutedFunction> routed;
-    RouteVersion version;
   };
   struct Retired {
-    std::uint64_t number;  // of the change that took it out
+    std::uint64_t number;  // of the change that took it out of the tables
+    FunctionShared* function;
     std::unique_ptr<SandboxSlots> slots;
   };
-  void release_retired(SwitchboardEffects& effects);
+  // A removed function is freed one full round after every shard has applied its removal: a message about it may
+  // still be on its way between two shards.
+  struct Removed {
+    std::uint64_t number;
+    bool is_second_round;
+    std::unique_ptr<FunctionShared> shared;
+  };
+  SandboxSlots* slots_for(const RoutedSandbox& sandbox, Instant now);
+  std::shared_ptr<const RoutedFunction> build(const FunctionRoute& route, FunctionState& state, bool provisional,
+                                              std::uint64_t number, Instant now);
+  void remove(std::map<FunctionName, FunctionState>::iterator function, RouteTableChange& change);
+  void retire(SandboxId id, FunctionShared* function, std::uint64_t number);
+  void free_unused(SwitchboardEffects& effects);
   [[nodiscard]] std::uint64_t applied_by_all() const;
 
-  std::uint32_t shards_;
-  std::vector<std::uint64_t> applied_;
+  std::vector<std::uint64_t> applied_;  // by shard: the number of the last change it has confirmed
   std::uint64_t change_number_ = 0;
   Term term_{};
   bool complete_ = false;
   std::map<FunctionName, FunctionState> functions_;
   std::unordered_map<SandboxId, std::unique_ptr<SandboxSlots>> sandboxes_;
   std::vector<Retired> retired_;
-  std::vector<std::pair<std::uint64_t, std::unique_ptr<FunctionShared>>> removed_functions_;
+  std::vector<Removed> removed_;
 };
 
 }  // namespace dirigent::core

@@ -114,9 +114,12 @@ struct FunctionRoute {
   std::vector<RoutedSandbox> sandboxes;
 };
 // `complete`: functions that are not in the list are not there.
+// `provisional`: a control plane that has just started does not know every sandbox yet; sandboxes and functions that are
+// missing from the update stay as they are until one that is not provisional.
 struct RouteUpdate {
   Term term;
   bool complete = false;
+  bool provisional = false;
   std::vector<FunctionRoute> functions;
 };
 using DataPlaneOrder = std::variant<RouteUpdate>;
