@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+//
+// What the control role shows, as JSON. docs/api.md describes every field. Times end in _us (since 1970-01-01 UTC),
+// durations in _ms. Pure functions, any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dirigent/base/result.h"
+#include "dirigent/roles/control_service.h"
+
+namespace dirigent::roles {
+
+// `invoke_address` is a data plane's host:port, "" when none is connected (then there is no "url").
+std::string function_json(const FunctionView& view, std::string_view invoke_address);
+std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
+std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
+std::string names_json(const std::vector<FunctionName>& names);
+std::string events_json(const std::vector<FunctionEvent>& events);
+std::string logs_json(const std::vector<ControlService::LogLine>& lines);
+std::string nodes_json(const std::vector<NodeView>& nodes);
+std::string data_planes_json(const std::vector<DataPlaneView>& data_planes);
+std::string cluster_json(const ClusterView& cluster);
+// RFC 9457. `hint` is one line of help, may be empty.
+std::string problem_json(int status, std::string_view code, std::string_view detail, std::string_view hint, bool retriable);
+
+}  // namespace dirigent::roles
