@@ -5,6 +5,7 @@
 #include "cli/settings.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/address.h"
+#include "dirigent/model/function.h"
 
 namespace dirigent::cli {
 

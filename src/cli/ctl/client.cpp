@@ -55,7 +55,6 @@ Result<std::string> parse_server(std::string_view text) {
 
 ControlClient::ControlClient(std::string server, Duration timeout)
     : server_(std::move(server)), timeout_(timeout), loop_(std::make_unique<io::Loop>()) {}
-ControlClient::~ControlClient() = default;
 
 Result<io::HttpResponse> ControlClient::exchange(io::HttpCall call) {
   std::optional<Result<io::HttpResponse>> answer;
@@ -72,6 +71,7 @@ Result<io::HttpResponse> ControlClient::exchange(io::HttpCall call) {
 }
 
 Outcome<std::string> ControlClient::call(std::string_view method, std::string target, std::string body, Duration extra_time) {
+  const std::string what = fmt::format("{} {}", method, target);
   io::HttpCall call;
   call.server = server_;
   call.method = std::string(method);
@@ -94,7 +94,7 @@ Outcome<std::string> ControlClient::call(std::string_view method, std::string ta
   const Problem problem = read_problem(response->body);
   Failure failed;
   failed.error.code = code_of(problem.reason, response->status);
-  failed.error.message = problem.detail.empty() ? fmt::format("{} {} was answered with status {}", method, call.target, response->status) : problem.detail;
+  failed.error.message = problem.detail.empty() ? fmt::format("{} was answered with status {}", what, response->status) : problem.detail;
   if (!problem.hint.empty()) failed.hints.push_back(problem.hint);
   failed.exit_code = exit_code_of(failed.error.code, true);
   return tl::unexpected(std::move(failed));

@@ -31,7 +31,6 @@ class ControlClient {
  public:
   // `server` as parse_server gives it. `timeout` is for each call.
   ControlClient(std::string server, Duration timeout);
-  ~ControlClient();
 
   // The body of a 2xx answer. Everything else is a Failure made from the server's problem document.
   Outcome<std::string> call(std::string_view method, std::string target, std::string body = {}, Duration extra_time = {});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cli/ctl/views.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace dirigent::cli {
@@ -20,6 +21,12 @@ void take(const Json& json, const char* name, std::optional<T>& out) {
   if (found != json.end() && !found->is_null()) out = found->get<T>();
 }
 
+// The templates below find these, whatever their order.
+void read(const Json& json, EventRow& row);
+void read(const Json& json, FunctionRow& row);
+void read(const Json& json, NodeRow& row);
+void read(const Json& json, LogRow& row);
+
 void read(const Json& json, EndRow& row) {
   take(json, "cause", row.cause);
   take(json, "exit_code", row.exit_code);
@@ -35,7 +42,6 @@ void read(const Json& json, ScalingRow& row) {
   take(json, "panicking", row.panicking);
   take(json, "note", row.note);
 }
-void read(const Json& json, EventRow& row);
 void read(const Json& json, SandboxRow& row) {
   take(json, "id", row.id);
   take(json, "state", row.state);
