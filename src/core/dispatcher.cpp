@@ -489,6 +489,11 @@ void Dispatcher::report(Entry& entry, Instant now, DispatcherEffects& effects) {
   load.completions = entry.completions;
   load.busy = entry.busy;
   load.interval = interval;
+  if (entry.shared->home_shard == options_.shard) {
+    for (const SandboxSlots* sandbox : entry.routed->sandboxes) {
+      if (sandbox->in_use() > 0) load.occupied.push_back(sandbox->sandbox.id);
+    }
+  }
   if (interval >= 100ms) {
     const double rate = static_cast<double>(entry.completions) / to_seconds(interval);
     entry.drain_rate = entry.drain_rate == 0 ? rate : 0.7 * entry.drain_rate + 0.3 * rate;

@@ -75,6 +75,7 @@ struct FunctionLoad {
   std::uint64_t completions = 0;   // in `interval`
   Duration busy{};                 // time in sandboxes of the requests completed in `interval`, summed
   Duration interval{};
+  std::vector<SandboxId> occupied;  // with a request in flight now, of any shard; filled in by the home shard only
 };
 // Nothing is in flight any more in a sandbox that is out of this data plane's routes.
 struct SandboxDrained {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dirigent/base/random.h"
@@ -49,4 +50,11 @@ struct BalancerState {
 // The index of an available candidate, or nullopt when none is available. Never an unavailable one.
 std::optional<std::size_t> choose(BalancerKind kind, const CandidateView& candidates, BalancerState& state, Rng& rng);
 
+// The same for a view whose type is known: when it is final, no call is virtual. Called once per request, so it allocates
+// only when least_processed meets a sandbox for the first time.
+template <class View>
+std::optional<std::size_t> choose_among(BalancerKind kind, const View& candidates, BalancerState& state, Rng& rng);
+
 }  // namespace dirigent::policy
+
+#include "dirigent/policy/balancer_inline.h"

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "dirigent/core/conductor.h"
 #include "dirigent/io/task.h"
 #include "dirigent/model/function.h"
 #include "dirigent/model/messages.h"
@@ -17,16 +18,7 @@
 
 namespace dirigent::roles {
 
-// One thing that happened to a function; kept in a bounded ring.
-struct FunctionEvent {
-  std::uint64_t sequence = 0;   // grows over all functions
-  WallTime at;
-  std::string kind;             // "created", "verifying", "instance-started", "ready", "traffic", "scaled", "start-failed",
-                                // "verify-failed", "deleted", "node-lost", ...
-  std::optional<RevisionNumber> revision;
-  std::string text;             // one line for people: "test instance started on laptop"
-  std::optional<SandboxEnd> end;  // of a sandbox that failed
-};
+using core::FunctionEvent;
 
 struct SandboxView {
   SandboxStatus status;

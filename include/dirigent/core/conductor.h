@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT
+//
+// The conductor: what the control role decides. It compares, per function, the wanted set of sandboxes with the observed
+// one and orders the difference (level-triggered: nothing is counted that could drift).
+//
+//   demand, looks --> autoscaler --> wanted
+//   wanted > observed --> placement reserves --> StartSandbox --> ready --> routed to the data planes
+//   wanted < observed --> unrouted --> drained (or drain time over) --> StopSandbox --> gone
+//
+// Plain synchronous code: every input is a method with `now`, every output an effect; one owner, one thread. What is
+// durable lives in the catalog; its commands leave as proposals and come back through commit().
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dirigent/base/random.h"
+#include "dirigent/core/catalog.h"
+#include "dirigent/core/fleet.h"
+#include "dirigent/model/messages.h"
+#include "dirigent/policy/autoscaler.h"
+#include "dirigent/policy/placement.h"
+
+namespace dirigent::core {
+
+struct ConductorOptions {
+  Term term;
+  std::uint64_t seed = 1;
+  policy::AutoscalerKind autoscaler = policy::AutoscalerKind::knative;
+  policy::PlacementKind placement = policy::PlacementKind::kubernetes;
+  // How long a conductor that starts with functions waits for workers to report their sandboxes before it trusts what it
+  // sees: longer than a worker's reconnect back-off.
+  Duration recovery_time = 2500ms;
+  Duration node_loss_grace = 200ms;         // a node that is back by then has lost nothing
+  Duration start_backoff_min = 50ms;        // after a failed start, doubling ...
+  Duration start_backoff_max = 10s;         // ... to this
+  std::uint32_t failures_until_refusal = 5; // failed starts in a row after which waiting requests are refused
+  Duration no_capacity_patience = 5s;       // waiting for room before requests are refused
+  Duration stop_patience = 45s;             // a worker that has not confirmed a stop by then is asked again
+};
+
+// One thing that happened to a function.
+struct FunctionEvent {
+  std::uint64_t sequence = 0;  // grows over all functions
+  WallTime at;                 // filled in by the role
+  Instant when;
+  std::string kind;            // "created", "verifying", "ready", "traffic", "scaled", "start-failed", "verify-failed", ...
+  std::optional<RevisionNumber> revision;
+  std::string text;            // one line for people
+  std::optional<SandboxEnd> end;
+};
+
+// What the conductor knows of a function besides its catalog entry; for views, explanations and tests.
+struct FunctionControl {
+  std::unique_ptr<policy::Autoscaler> autoscaler;
+  RevisionNumber scaled_revision;      // whose settings the autoscaler has
+  std::uint32_t wanted = 0;
+  std::optional<Instant> next_look;    // of the autoscaler
+  std::optional<Instant> next_sample;
+  std::optional<Instant> retry_at;     // no start before this
+  std::optional<Instant> wakeup;       // its place among the wake-ups
+  std::optional<Instant> demand_since; // the oldest unanswered demand, for StartPhases::schedule
+
+  struct Source {                      // one shard of one data plane
+    FunctionLoad load;
+    Instant at;
+  };
+  std::map<std::pair<SessionId, std::uint32_t>, Source> sources;
+  std::uint64_t arrivals = 0;          // since the last sample
+  std::uint64_t completions = 0;
+  Duration busy{};
+  Instant sampled_at{};
+  double requests_per_second = 0;      // smoothed completions
+
+  RouteVersion version;                // of the last route sent
+  Reason unavailable = Reason::none;
+  std::string unavailable_detail;
+
+  std::uint32_t failures_in_row = 0;
+  std::vector<NodeId> excluded;        // nodes where a start just failed
+  std::optional<Instant> no_room_since;
+  std::optional<SandboxEnd> last_failure;
+  std::optional<RevisionNumber> verifying;
+  bool wanted_once = false;            // a decision or an order has set `wanted`
+
+  std::optional<policy::ScalingDecision> last_scaling;
+  std::optional<policy::PlacementDecision> last_placement;
+  std::deque<FunctionEvent> events;    // newest last, bounded
+
+  [[nodiscard]] std::uint32_t waiting() const;
+  [[nodiscard]] std::uint32_t in_flight() const;
+};
+
+struct ConductorEffects {
+  std::vector<std::pair<SessionId, WorkerOrder>> worker_orders;
+  std::vector<std::pair<SessionId, DataPlaneOrder>> data_plane_orders;
+  std::vector<CatalogCommand> proposals;   // claimed in the catalog: make durable, then commit() or abort()
+  std::vector<std::pair<SessionId, std::string>> disconnects;
+  std::set<FunctionName> changed;          // something visible happened to these
+};
+
+class Conductor {
+ public:
+  explicit Conductor(ConductorOptions options);
+  ~Conductor();
+
+  // --- the catalog
+  // Functions read back at start, before anything else.
+  void restore(std::vector<Function> functions, Instant now);
+  [[nodiscard]] const Catalog& catalog() const { return catalog_; }
+  [[nodiscard]] Catalog& mutable_catalog() { return catalog_; }
+  // The command is durable.
+  void commit(const CatalogCommand& command, Instant now, ConductorEffects& effects);
+  // It could not be made durable; nothing has changed. A proposal of our own is made again after a while.
+  void abort(const CatalogCommand& command, Instant now, ConductorEffects& effects);
+
+  // --- workers
+  Status worker_joined(SessionId session, const WorkerHello& hello, Instant now, ConductorEffects& effects);
+  void worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects);
+  void worker_lost(SessionId session, Instant now, ConductorEffects& effects);
+  Status set_schedulable(const NodeId& node, bool schedulable, Instant now, ConductorEffects& effects);
+
+  // --- data planes
+  Status data_plane_joined(SessionId session, const DataPlaneHello& hello, Instant now, ConductorEffects& effects);
+  void data_plane_said(SessionId session, const DataPlaneMessage& message, Instant now, ConductorEffects& effects);
+  void data_plane_lost(SessionId session, Instant now, ConductorEffects& effects);
+
+  // --- time
+  [[nodiscard]] std::optional<Instant> next_wakeup() const;
+  void tick(Instant now, ConductorEffects& effects);
+
+  // --- what it knows
+  struct DataPlane {
+    DataPlaneHello hello;
+    Instant heard_at{};
+    bool leaving = false;
+  };
+  [[nodiscard]] const Fleet& fleet() const { return fleet_; }
+  [[nodiscard]] const std::map<SessionId, DataPlane>& data_planes() const { return data_planes_; }
+  [[nodiscard]] const FunctionControl* control(const FunctionName& name) const;
+  [[nodiscard]] const ConductorOptions& options() const { return options_; }
+  [[nodiscard]] std::uint64_t last_event() const { return event_sequence_; }
+  [[nodiscard]] std::uint64_t creations() const { return creations_; }
+  [[nodiscard]] std::uint64_t failures() const { return failures_; }
+  [[nodiscard]] bool recovering(Instant now) const { return recovering_until_ && now < *recovering_until_; }
+
+  // Aborts when an invariant of docs/architecture.md does not hold; for tests and the simulator.
+  void check_invariants() const;
+
+ private:
+  struct Work;  // one input being handled: now, effects, and which routes have to be sent at its end
+
+  FunctionControl& control_of(const FunctionName& name);
+  void flush_routes(Work& work);
+
+  // scaling (conductor_scaling.cpp)
+  void sample(const Function& function, FunctionControl& control, bool is_urgent, Work& work);
+  void look(const Function& function, FunctionControl& control, bool is_urgent, Work& work);
+  void reconcile(const FunctionName& name, Work& work);
+  bool start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification, Work& work);
+  void shrink(const Function& function, FunctionControl& control, std::vector<Sandbox*> candidates, std::size_t count, Work& work);
+  void schedule(const FunctionName& name, FunctionControl& control);
+  [[nodiscard]] std::uint32_t wanted_floor(const Function& function, const FunctionControl& control) const;
+
+  // sandboxes (conductor_sandboxes.cpp)
+  void observed(Node& node, const SandboxStatus& status, Work& work);
+  void became_ready(Sandbox& sandbox, const SandboxStatus& status, Work& work);
+  void ended(Sandbox& sandbox, const SandboxEnd& end, Work& work);
+  void drain(Sandbox& sandbox, Work& work);
+  void stop(Sandbox& sandbox, Work& work);
+  void drained_by(Sandbox& sandbox, SessionId session, Work& work);
+  void settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work);
+  void node_gone(const NodeId& id, Work& work);
+
+  // routes (conductor_routes.cpp)
+  void route_changed(const FunctionName& name, Work& work);
+  FunctionRoute route_for(SessionId session, const FunctionName& name) const;
+  std::uint32_t slots_for(SessionId session, const Sandbox& sandbox, std::uint32_t limit) const;
+  void assign_owner(Sandbox& sandbox, std::uint32_t limit);
+  void rebalance_owners(const Function& function, FunctionControl& control, Work& work);
+  void update_availability(const Function& function, FunctionControl& control, Work& work);
+
+  void propose(std::optional<CatalogCommand> command, Work& work);
+  void note(const FunctionName& name, std::string kind, std::optional<RevisionNumber> revision, std::string text, Work& work,
+            std::optional<SandboxEnd> end = std::nullopt);
+
+  ConductorOptions options_;
+  Rng rng_;
+  Catalog catalog_;
+  Fleet fleet_;
+  std::unique_ptr<policy::AutoscalerFamily> scalers_;
+  std::map<FunctionName, FunctionControl> controls_;
+  std::map<SessionId, DataPlane> data_planes_;
+  std::map<DataPlaneId, SessionId> last_sessions_;
+  std::set<std::pair<Instant, FunctionName>> function_wakeups_;
+  std::set<std::pair<Instant, SandboxId>> sandbox_deadlines_;
+  std::set<std::pair<Instant, NodeId>> lost_nodes_;  // and when their grace is over
+  std::optional<Instant> recovering_until_;
+  std::uint64_t next_sandbox_ = 0;
+  std::uint64_t event_sequence_ = 0;
+  std::uint64_t creations_ = 0;
+  std::uint64_t failures_ = 0;
+};
+
+}  // namespace dirigent::core

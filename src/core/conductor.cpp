@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT
+#include "dirigent/core/conductor.h"
+
+#include <algorithm>
+
+#include "conductor_work.h"
+#include "dirigent/base/assert.h"
+
+namespace dirigent::core {
+
+namespace {
+constexpr std::size_t kEventsKept = 50;
+constexpr Duration kReportSilenceMax = 5s;  // a data plane reports every second while there is load
+}  // namespace
+
+std::uint32_t FunctionControl::waiting() const {
+  std::uint32_t sum = 0;
+  for (const auto& [key, source] : sources) sum += source.load.waiting;
+  return sum;
+}
+
+std::uint32_t FunctionControl::in_flight() const {
+  std::uint32_t sum = 0;
+  for (const auto& [key, source] : sources) sum += source.load.in_flight;
+  return sum;
+}
+
+Conductor::Conductor(ConductorOptions options)
+    : options_(options), rng_(options.seed), fleet_(options.placement), scalers_(policy::make_autoscaler_family(options.autoscaler)) {}
+
+Conductor::~Conductor() = default;
+
+FunctionControl& Conductor::control_of(const FunctionName& name) { return controls_[name]; }
+
+const FunctionControl* Conductor::control(const FunctionName& name) const {
+  const auto found = controls_.find(name);
+  return found == controls_.end() ? nullptr : &found->second;
+}
+
+void Conductor::note(const FunctionName& name, std::string kind, std::optional<RevisionNumber> revision, std::string text,
+                     Work& work, std::optional<SandboxEnd> end) {
+  auto& events = control_of(name).events;
+  events.push_back({++event_sequence_, {}, work.now, std::move(kind), revision, std::move(text), std::move(end)});
+  if (events.size() > kEventsKept) events.pop_front();
+  work.effects.changed.insert(name);
+}
+
+// --- the catalog --------------------------------------------------------------------------------------------------
+
+void Conductor::restore(std::vector<Function> functions, Instant now) {
+  for (auto& function : functions) {
+    const FunctionName name = function.name;
+    catalog_.apply(PutFunction{std::move(function)});
+    control_of(name);
+  }
+  if (!catalog_.functions().empty()) recovering_until_ = now + options_.recovery_time;
+}
+
+void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffects& effects) {
+  Work work{now, effects, {}};
+  const FunctionName name = function_of(command);
+  const Function* before = catalog_.find(name);
+  const bool existed = before != nullptr;
+  const std::optional<RevisionNumber> served = existed ? before->serving : std::nullopt;
+  const std::optional<RevisionNumber> candidate_before = existed ? before->candidate : std::nullopt;
+  catalog_.apply(command);
+  const Function* after = catalog_.find(name);
+  if (after == nullptr) {
+    for (const SandboxId id : std::set<SandboxId>(fleet_.of(name))) {
+      Sandbox* sandbox = fleet_.find(id);
+      if (sandbox == nullptr) continue;
+      if (sandbox->state == SandboxState::ready) {
+        drain(*sandbox, work);
+      } else if (is_pending(sandbox->state)) {
+        stop(*sandbox, work);
+      }
+    }
+    note(name, "deleted", std::nullopt, "deleted", work);
+    route_changed(name, work);
+    flush_routes(work);
+    if (auto& control = control_of(name); control.wakeup) function_wakeups_.erase({*control.wakeup, name});
+    controls_.erase(name);
+    return;
+  }
+  FunctionControl& control = control_of(name);
+  if (!existed) note(name, "created", after->revisions.back().number, fmt::format("function {} created", name), work);
+  if (after->candidate && after->candidate != candidate_before) {
+    note(name, "revision", after->candidate, fmt::format("revision {} created", revision_name(name, *after->candidate)), work);
+    if (!after->serving) {
+      // A new attempt: requests wait for its outcome.
+      control.unavailable = Reason::none;
+      control.unavailable_detail.clear();
+      control.retry_at.reset();
+      control.excluded.clear();
+    }
+  }
+  if (after->serving && after->serving != served) {
+    note(name, "traffic", after->serving, fmt::format("traffic 100% -> {}", revision_name(name, *after->serving)), work);
+    control.failures_in_row = 0;
+    control.excluded.clear();
+    control.retry_at.reset();
+    control.unavailable = Reason::none;
+    control.unavailable_detail.clear();
+  }
+  if (after->candidate != candidate_before && candidate_before && after->serving != candidate_before) {
+    // The candidate was replaced or given up: its test instance goes with it.
+    for (const SandboxId id : std::set<SandboxId>(fleet_.of(name))) {
+      Sandbox* sandbox = fleet_.find(id);
+      if (sandbox != nullptr && sandbox->revision == *candidate_before && sandbox->is_verification &&
+          (is_pending(sandbox->state) || sandbox->state == SandboxState::ready)) {
+        stop(*sandbox, work);
+      }
+    }
+  }
+  route_changed(name, work);
+  if (after->serving) look(*after, control, false, work);
+  reconcile(name, work);
+  flush_routes(work);
+}
+
+void Conductor::abort(const CatalogCommand& command, Instant now, ConductorEffects& effects) {
+  (void)effects;
+  const FunctionName& name = function_of(command);
+  catalog_.abort(name);
+  const auto found = controls_.find(name);
+  if (found == controls_.end()) return;
+  // A promotion or rejection that could not be written is proposed again when the function is looked at next.
+  found->second.next_look = now + 1s;
+  schedule(name, found->second);
+}
+
+void Conductor::propose(std::optional<CatalogCommand> command, Work& work) {
+  if (!command || !catalog_.begin(function_of(*command))) return;
+  work.effects.proposals.push_back(std::move(*command));
+}
+
+// --- workers ------------------------------------------------------------------------------------------------------
+
+Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Instant now, ConductorEffects& effects) {
+  Work work{now, effects, {}};
+  if (Node* known = fleet_.find_node(hello.node.id); known != nullptr && known->session) {
+    // The newer connection is the living one: a worker that restarted quickly is back before its old one has timed out.
+    effects.disconnects.emplace_back(*known->session, fmt::format("node {} has joined anew", hello.node.id));
+  }
+  Node& node = fleet_.join(hello.node, session, now);
+  std::erase_if(lost_nodes_, [&](const auto& lost) { return lost.second == hello.node.id; });
+
+  std::set<SandboxId> reported;
+  for (const auto& status : hello.sandboxes) reported.insert(status.id);
+  // What it does not run is gone, whatever we ordered.
+  for (const SandboxId id : std::set<SandboxId>(node.sandboxes)) {
+    if (reported.contains(id)) continue;
+    Sandbox* sandbox = fleet_.find(id);
+    SandboxEnd end;
+    end.cause = sandbox->state == SandboxState::stopping ? EndCause::requested : EndCause::node_lost;
+    end.detail = fmt::format("node {} does not know it after joining anew", node.info.id);
+    ended(*sandbox, end, work);
+  }
+  for (const auto& status : hello.sandboxes) observed(node, status, work);
+  // A new node is new room: whoever lacked some tries again.
+  for (auto& [name, control] : controls_) {
+    if (!control.no_room_since) continue;
+    control.retry_at.reset();
+    reconcile(name, work);
+  }
+  flush_routes(work);
+  return {};
+}
+
+void Conductor::worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects) {
+  Node* node = fleet_.node_of(session);
+  if (node == nullptr) return;  // an old connection of a node that has joined anew
+  Work work{now, effects, {}};
+  node->heard_at = now;
+  if (const auto* heartbeat = std::get_if<NodeHeartbeat>(&message)) {
+    node->usage = heartbeat->usage;
+  } else if (const auto* changed = std::get_if<SandboxChanged>(&message)) {
+    observed(*node, changed->status, work);
+  } else {
+    fleet_.set_leaving(*node);
+    // Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
+    for (const SandboxId id : std::set<SandboxId>(node->sandboxes)) {
+      Sandbox* sandbox = fleet_.find(id);
+      if (sandbox->state == SandboxState::ready) {
+        drain(*sandbox, work);
+      } else if (is_pending(sandbox->state)) {
+        stop(*sandbox, work);
+      }
+    }
+    std::set<FunctionName> touched = work.routes;
+    for (const auto& name : touched) reconcile(name, work);
+  }
+  flush_routes(work);
+}
+
+void Conductor::worker_lost(SessionId session, Instant now, ConductorEffects& effects) {
+  (void)effects;
+  Node* node = fleet_.node_of(session);
+  if (node == nullptr) return;
+  fleet_.lose(*node, now);
+  lost_nodes_.emplace(now + options_.node_loss_grace, node->info.id);
+}
+
+Status Conductor::set_schedulable(const NodeId& id, bool schedulable, Instant now, ConductorEffects& effects) {
+  Node* node = fleet_.find_node(id);
+  if (node == nullptr) return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", id);
+  Work work{now, effects, {}};
+  fleet_.set_cordoned(*node, !schedulable);
+  if (schedulable) {
+    for (auto& [name, control] : controls_) {
+      if (control.no_room_since) {
+        control.retry_at.reset();
+        reconcile(name, work);
+      }
+    }
+  }
+  flush_routes(work);
+  return {};
+}
+
+void Conductor::node_gone(const NodeId& id, Work& work) {
+  Node* node = fleet_.find_node(id);
+  if (node == nullptr || node->session) return;
+  for (const SandboxId sandbox_id : std::set<SandboxId>(node->sandboxes)) {
+    Sandbox* sandbox = fleet_.find(sandbox_id);
+    SandboxEnd end;
+    end.cause = sandbox->state == SandboxState::stopping ? EndCause::requested : EndCause::node_lost;
+    end.detail = fmt::format("the connection of node {} is lost", id);
+    ended(*sandbox, end, work);
+  }
+  fleet_.forget(id);
+}
+
+// --- data planes --------------------------------------------------------------------------------------------------
+
+Status Conductor::data_plane_joined(SessionId session, const DataPlaneHello& hello, Instant now, ConductorEffects& effects) {
+  Work work{now, effects, {}};
+  for (auto& [other, plane] : data_planes_) {
+    if (plane.hello.id == hello.id) effects.disconnects.emplace_back(other, fmt::format("data plane {} has joined anew", hello.id));
+  }
+  data_planes_[session] = {hello, now, false};
+  // The same process on a new connection may still have requests in sandboxes that are being drained.
+  if (const auto last = last_sessions_.find(hello.id); last != last_sessions_.end()) {
+    for (const auto& [id, known] : fleet_.sandboxes()) {
+      if (known.awaiting_drain.contains(last->second)) {
+        Sandbox* sandbox = fleet_.find(id);
+        sandbox->awaiting_drain.erase(last->second);
+        sandbox->awaiting_drain.insert(session);
+      }
+    }
+  }
+  last_sessions_[hello.id] = session;
+  // Shares of concurrency limits depend on how many data planes there are.
+  const bool is_first = data_planes_.size() == 1;
+  if (!is_first) {
+    for (const auto& [id, sandbox] : fleet_.sandboxes()) {
+      if (sandbox.state == SandboxState::ready) work.routes.insert(sandbox.function);
+    }
+  }
+  RouteUpdate update{options_.term, true, recovering(now), {}};
+  for (const auto& [name, function] : catalog_.functions()) update.functions.push_back(route_for(session, name));
+  effects.data_plane_orders.emplace_back(session, std::move(update));
+  flush_routes(work);
+  return {};
+}
+
+void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& message, Instant now, ConductorEffects& effects) {
+  const auto plane = data_planes_.find(session);
+  if (plane == data_planes_.end()) return;
+  plane->second.heard_at = now;
+  Work work{now, effects, {}};
+  if (const auto* load = std::get_if<FunctionLoad>(&message)) {
+    const Function* function = catalog_.find(load->function);
+    if (function == nullptr) return;
+    FunctionControl& control = control_of(load->function);
+    auto& source = control.sources[{session, load->shard}];
+    source = {*load, now};
+    control.arrivals += load->arrivals;
+    control.completions += load->completions;
+    control.busy += load->busy;
+    for (const SandboxId id : load->occupied) {
+      if (Sandbox* sandbox = fleet_.find(id)) sandbox->last_busy_at = now;
+    }
+    const std::uint32_t waiting = control.waiting();
+    if (waiting > 0 && !control.demand_since) control.demand_since = now;
+    if (waiting == 0) control.demand_since.reset();
+    if (waiting + control.in_flight() > 0) {
+      if (!control.next_sample) control.next_sample = now + 1s;
+      if (!control.next_look) control.next_look = now;  // a function that was silent is looked at now
+    }
+    const Revision* revision = function->serving ? function->find(*function->serving) : nullptr;
+    if (revision != nullptr && waiting > 0) {
+      std::uint32_t serving = 0;
+      for (const SandboxId id : fleet_.of(load->function)) {
+        const Sandbox* sandbox = fleet_.find(id);
+        if (sandbox->revision == revision->number && (is_pending(sandbox->state) || sandbox->state == SandboxState::ready)) ++serving;
+      }
+      if (serving == 0 || revision->spec.scaling.reaction == Reaction::every_queue) {
+        look(*function, control, true, work);
+        reconcile(load->function, work);
+      }
+      rebalance_owners(*function, control, work);
+    }
+    schedule(load->function, control);
+  } else if (const auto* drained = std::get_if<SandboxDrained>(&message)) {
+    if (Sandbox* sandbox = fleet_.find(drained->id)) drained_by(*sandbox, session, work);
+  } else if (const auto* suspected = std::get_if<SandboxSuspected>(&message)) {
+    Sandbox* sandbox = fleet_.find(suspected->id);
+    if (sandbox != nullptr && sandbox->state == SandboxState::ready) {
+      const FunctionName name = sandbox->function;
+      note(name, "suspected", sandbox->revision,
+           fmt::format("sandbox {} on {} refused a connection ({}), it is replaced", to_string(sandbox->id), sandbox->node, suspected->detail), work);
+      drain(*sandbox, work);
+      reconcile(name, work);
+    }
+  } else if (std::get_if<DataPlaneLeaving>(&message) != nullptr) {
+    plane->second.leaving = true;
+  }
+  flush_routes(work);
+}
+
+void Conductor::data_plane_lost(SessionId session, Instant now, ConductorEffects& effects) {
+  if (data_planes_.erase(session) == 0) return;
+  Work work{now, effects, {}};
+  for (auto& [name, control] : controls_) {
+    std::erase_if(control.sources, [&](const auto& source) { return source.first.first == session; });
+    if (control.waiting() == 0) control.demand_since.reset();
+  }
+  // What it was asked to drain waits for its return or for the drain time: it may be cut off and not dead.
+  std::vector<SandboxId> touched;
+  for (const auto& [id, sandbox] : fleet_.sandboxes()) {
+    if (sandbox.owner == session || sandbox.next_owner == session || sandbox.state == SandboxState::ready) {
+      touched.push_back(id);
+    }
+  }
+  for (const SandboxId id : touched) {
+    Sandbox* sandbox = fleet_.find(id);
+    if (sandbox == nullptr) continue;
+    if (sandbox->next_owner == session) sandbox->next_owner.reset();
+    if (sandbox->owner == session) sandbox->owner.reset();
+    if (sandbox->state == SandboxState::ready) work.routes.insert(sandbox->function);
+  }
+  flush_routes(work);
+}
+
+// --- time ---------------------------------------------------------------------------------------------------------
+
+std::optional<Instant> Conductor::next_wakeup() const {
+  std::optional<Instant> next = recovering_until_;
+  const auto earlier = [&](Instant when) {
+    if (!next || when < *next) next = when;
+  };
+  if (!function_wakeups_.empty()) earlier(function_wakeups_.begin()->first);
+  if (!sandbox_deadlines_.empty()) earlier(sandbox_deadlines_.begin()->first);
+  if (!lost_nodes_.empty()) earlier(lost_nodes_.begin()->first);
+  return next;
+}
+
+void Conductor::tick(Instant now, ConductorEffects& effects) {
+  Work work{now, effects, {}};
+  if (recovering_until_ && now >= *recovering_until_) {
+    recovering_until_.reset();
+    // From here on what is not known is not there: the data planes get the truth, and every function its due.
+    for (const auto& [session, plane] : data_planes_) {
+      RouteUpdate update{options_.term, true, false, {}};
+      for (const auto& [name, function] : catalog_.functions()) {
+        ++control_of(name).version.value;
+        update.functions.push_back(route_for(session, name));
+      }
+      effects.data_plane_orders.emplace_back(session, std::move(update));
+    }
+    for (const auto& [name, function] : catalog_.functions()) {
+      FunctionControl& control = control_of(name);
+      if (function.serving) look(function, control, control.waiting() > 0, work);
+      reconcile(name, work);
+    }
+  }
+  while (!lost_nodes_.empty() && lost_nodes_.begin()->first <= now) {
+    const NodeId id = lost_nodes_.begin()->second;
+    lost_nodes_.erase(lost_nodes_.begin());
+    node_gone(id, work);
+  }
+  while (!sandbox_deadlines_.empty() && sandbox_deadlines_.begin()->first <= now) {
+    const SandboxId id = sandbox_deadlines_.begin()->second;
+    sandbox_deadlines_.erase(sandbox_deadlines_.begin());
+    Sandbox* sandbox = fleet_.find(id);
+    if (sandbox == nullptr) continue;
+    sandbox->deadline.reset();
+    if (sandbox->state == SandboxState::draining || sandbox->state == SandboxState::stopping) stop(*sandbox, work);
+  }
+  while (!function_wakeups_.empty() && function_wakeups_.begin()->first <= now) {
+    const FunctionName name = function_wakeups_.begin()->second;
+    function_wakeups_.erase(function_wakeups_.begin());
+    FunctionControl& control = control_of(name);
+    control.wakeup.reset();
+    const Function* function = catalog_.find(name);
+    if (function == nullptr) continue;
+    if (control.next_sample && *control.next_sample <= now) {
+      std::erase_if(control.sources, [&](const auto& source) { return now - source.second.at > kReportSilenceMax; });
+      sample(*function, control, false, work);
+    }
+    if (control.next_look && *control.next_look <= now) look(*function, control, false, work);
+    reconcile(name, work);
+  }
+  flush_routes(work);
+}
+
+void Conductor::check_invariants() const {
+  std::map<NodeId, Resources> reserved;
+  for (const auto& [id, sandbox] : fleet_.sandboxes()) {
+    ASSERT(sandbox.state != SandboxState::gone, "sandbox {} is kept though gone", to_string(id));
+    reserved[sandbox.node] += sandbox.reserved;
+    ASSERT(fleet_.nodes().contains(sandbox.node), "sandbox {} on unknown node {}", to_string(id), sandbox.node);
+  }
+  for (const auto& [id, node] : fleet_.nodes()) {
+    ASSERT(reserved[id] == node.reserved, "node {} has a reservation that no sandbox explains", id);
+  }
+}
+
+}  // namespace dirigent::core

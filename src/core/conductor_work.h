@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+//
+// One input of the conductor while it is being handled.
+#pragma once
+
+#include <set>
+
+#include "dirigent/core/conductor.h"
+
+namespace dirigent::core {
+
+struct Conductor::Work {
+  Instant now;
+  ConductorEffects& effects;
+  std::set<FunctionName> routes;  // that changed: sent once, at the end
+};
+
+// A revision that is there. Sandboxes of a revision that was forgotten meanwhile are treated as old ones.
+inline bool is_pending(SandboxState state) { return state == SandboxState::placed || state == SandboxState::starting; }
+
+}  // namespace dirigent::core

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#include "dirigent/core/fleet.h"
+
+#include <utility>
+
+#include "dirigent/base/assert.h"
+
+namespace dirigent::core {
+
+namespace {
+bool is_pending(SandboxState state) { return state == SandboxState::placed || state == SandboxState::starting; }
+}  // namespace
+
+Fleet::Fleet(policy::PlacementKind placement) : index_(policy::make_node_index(placement)) {}
+
+// --- nodes --------------------------------------------------------------------------------------------------------
+
+Node& Fleet::join(const NodeInfo& info, SessionId session, Instant now) {
+  auto [place, is_new] = nodes_.try_emplace(info.id);
+  Node& node = place->second;
+  if (node.session) by_session_.erase(*node.session);
+  if (is_new) node.joined_at = now;
+  node.info = info;
+  node.session = session;
+  node.heard_at = now;
+  node.leaving = false;
+  by_session_[session] = info.id;
+  index(node);
+  return node;
+}
+
+void Fleet::lose(Node& node, Instant now) {
+  if (node.session) by_session_.erase(*node.session);
+  node.session.reset();
+  node.lost_at = now;
+  index(node);
+}
+
+void Fleet::forget(const NodeId& id) {
+  const auto found = nodes_.find(id);
+  if (found == nodes_.end()) return;
+  ASSERT(found->second.sandboxes.empty(), "node {} has {} sandboxes", id, found->second.sandboxes.size());
+  if (found->second.session) by_session_.erase(*found->second.session);
+  index_->remove(id);
+  nodes_.erase(found);
+}
+
+void Fleet::set_cordoned(Node& node, bool cordoned) {
+  node.cordoned = cordoned;
+  index(node);
+}
+
+void Fleet::set_leaving(Node& node) {
+  node.leaving = true;
+  index(node);
+}
+
+Node* Fleet::find_node(const NodeId& id) {
+  const auto found = nodes_.find(id);
+  return found == nodes_.end() ? nullptr : &found->second;
+}
+
+Node* Fleet::node_of(SessionId session) {
+  const auto found = by_session_.find(session);
+  return found == by_session_.end() ? nullptr : find_node(found->second);
+}
+
+void Fleet::index(const Node& node) {
+  policy::NodeView view;
+  view.id = node.info.id;
+  view.capacity = node.info.capacity;
+  view.reserved = node.reserved;
+  view.sandboxes = static_cast<std::uint32_t>(node.sandboxes.size());
+  view.sandboxes_max = node.info.sandboxes_max;
+  view.schedulable = node.schedulable();
+  view.pending = node.pending;
+  view.labels = node.info.labels;
+  index_->upsert(view);
+}
+
+void Fleet::refresh(const Node& node) {
+  index_->set_load(node.info.id, node.reserved, static_cast<std::uint32_t>(node.sandboxes.size()), node.pending);
+}
+
+// --- sandboxes ----------------------------------------------------------------------------------------------------
+
+void Fleet::reserve(Node& node, const Sandbox& sandbox) {
+  node.reserved += sandbox.reserved;
+  node.sandboxes.insert(sandbox.id);
+  if (is_pending(sandbox.state)) ++node.pending;
+  refresh(node);
+}
+
+Result<policy::PlacementDecision> Fleet::place(Sandbox sandbox, const RevisionSpec& spec, std::vector<NodeId> excluded, Rng& rng) {
+  const policy::PlacementRequest request{spec.resources, spec.image, spec.constraints, excluded};
+  auto decision = index_->choose(request, rng);
+  if (!decision) return decision;
+  Node* node = find_node(decision->node);
+  ASSERT(node != nullptr && node->schedulable(), "placement chose node {}", decision->node);
+  sandbox.node = decision->node;
+  sandbox.state = SandboxState::placed;
+  sandbox.reserved = spec.resources;
+  reserve(*node, sandbox);
+  ASSERT(node->reserved.fits_in(node->info.capacity), "node {} is over-reserved", node->info.id);
+  by_function_[sandbox.function].insert(sandbox.id);
+  const SandboxId id = sandbox.id;
+  const bool is_new = sandboxes_.emplace(id, std::move(sandbox)).second;
+  ASSERT(is_new, "sandbox {}", to_string(id));
+  return decision;
+}
+
+Sandbox& Fleet::adopt(const SandboxStatus& status, Node& node, const Resources& resources, Instant now) {
+  Sandbox sandbox;
+  sandbox.id = status.id;
+  sandbox.function = status.function;
+  sandbox.revision = status.revision;
+  sandbox.node = node.info.id;
+  sandbox.state = status.state;
+  sandbox.reserved = resources;
+  sandbox.address = status.address;
+  sandbox.phases = status.phases;
+  sandbox.placed_at = now - status.age;
+  sandbox.ready_at = sandbox.placed_at;
+  sandbox.last_busy_at = now;
+  reserve(node, sandbox);
+  by_function_[sandbox.function].insert(sandbox.id);
+  const auto [place, is_new] = sandboxes_.emplace(status.id, std::move(sandbox));
+  ASSERT(is_new, "sandbox {}", to_string(status.id));
+  return place->second;
+}
+
+void Fleet::move(Sandbox& sandbox, SandboxState to, Instant now) {
+  ASSERT(may_move(sandbox.state, to), "sandbox {} from {} to {}", to_string(sandbox.id), to_string(sandbox.state), to_string(to));
+  Node* node = find_node(sandbox.node);
+  ASSERT(node != nullptr, "node {}", sandbox.node);
+  if (is_pending(sandbox.state) && !is_pending(to)) {
+    ASSERT(node->pending > 0);
+    --node->pending;
+  }
+  sandbox.state = to;
+  if (to == SandboxState::ready) {
+    sandbox.ready_at = now;
+    sandbox.last_busy_at = now;
+    node->start_times.record(now - sandbox.placed_at);
+  }
+  if (to == SandboxState::gone) {
+    node->reserved -= sandbox.reserved;
+    node->sandboxes.erase(sandbox.id);
+    const auto peers = by_function_.find(sandbox.function);
+    peers->second.erase(sandbox.id);
+    if (peers->second.empty()) by_function_.erase(peers);
+    const SandboxId id = sandbox.id;
+    sandboxes_.erase(id);  // `sandbox` is gone from here on
+  }
+  refresh(*node);
+}
+
+Sandbox* Fleet::find(SandboxId id) {
+  const auto found = sandboxes_.find(id);
+  return found == sandboxes_.end() ? nullptr : &found->second;
+}
+
+const std::set<SandboxId>& Fleet::of(const FunctionName& function) const {
+  static const std::set<SandboxId> none;
+  const auto found = by_function_.find(function);
+  return found == by_function_.end() ? none : found->second;
+}
+
+}  // namespace dirigent::core

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+#include "dirigent/roles/control_role.h"
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include <algorithm>
+
+#include "control_role_impl.h"
+#include "dirigent/base/log.h"
+#include "dirigent/base/random.h"
+#include "form_api.h"
+#include "function_json.h"
+#include "http_api.h"
+
+namespace dirigent::roles {
+
+namespace {
+constexpr std::string_view kFunctionPrefix = "function/";
+constexpr std::string_view kTermKey = "meta/term";
+}  // namespace
+
+Result<std::unique_ptr<ControlRole>> ControlRole::start(io::Loop& loop, ControlRoleOptions options) {
+  auto role = std::make_unique<ControlRoleImpl>(loop, std::move(options));
+  if (auto status = role->open(); !status) {
+    role->abandon();
+    return failure(status.error());
+  }
+  return std::unique_ptr<ControlRole>(std::move(role));
+}
+
+ControlRoleImpl::ControlRoleImpl(io::Loop& loop, ControlRoleOptions options)
+    : loop_(loop), options_(std::move(options)), started_at_(io::Loop::now()), tasks_(loop, "control"),
+      timer_(loop, [this] { tick(); }) {}
+
+ControlRoleImpl::~ControlRoleImpl() = default;
+
+// --- start and stop -----------------------------------------------------------------------------------------------
+
+Status ControlRoleImpl::open() {
+  auto profile = scaling_profile(options_.form_profile);
+  if (!profile) return failure(profile.error());
+  profile_ = *profile;
+  if (options_.form_sweep) {
+    // A cold-start sweep calls each function once per cool-down: one sandbox, gone within seconds.
+    profile_.scaling.max_scale = 1;
+    profile_.scaling.stable_window = 6s;
+    profile_.scaling.panic_window_percent = 33;
+  }
+
+  if (options_.state_directory.empty()) {
+    log_ = store::memory_state_log();
+  } else {
+    auto log = store::open_state_log(options_.state_directory);
+    if (!log) return failure(log.error());
+    log_ = std::move(*log);
+  }
+  auto functions = read_functions();
+  if (!functions) return failure(functions.error());
+  auto term = next_term();
+  if (!term) return failure(term.error());
+
+  core::ConductorOptions conductor;
+  conductor.term = *term;
+  conductor.seed = entropy_seed();
+  conductor.autoscaler = options_.autoscaler;
+  conductor.placement = options_.placement;
+  conductor_ = std::make_unique<core::Conductor>(conductor);
+  if (!functions->empty()) log_info("control", "{} functions read from {}", functions->size(), options_.state_directory);
+  conductor_->restore(std::move(*functions), io::Loop::now());
+
+  rpc::ControlServerOptions server;
+  server.listen = {options_.rpc_listen};
+  server.term = *term;
+  auto cluster = rpc::serve_control(loop_, server, *this);
+  if (!cluster) return failure(cluster.error());
+  cluster_ = std::move(*cluster);
+
+  if (!options_.admin_listen.empty()) {
+    io::HttpServerOptions http;
+    http.listen = options_.admin_listen;
+    auto served = io::serve_http(loop_, http, make_api(*this));
+    if (!served) return failure(served.error());
+    admin_ = std::move(*served);
+  }
+  if (!options_.form_listen.empty()) {
+    io::HttpServerOptions http;
+    http.listen = options_.form_listen;
+    http.body_max = 10_MiB;
+    FormApiOptions form;
+    form.load_balancer_address = options_.load_balancer_address;
+    if (!options_.image_map.empty()) form.image_map = options_.image_map;
+    auto served = io::serve_http(loop_, http, make_form_api(*this, form));
+    if (!served) return failure(served.error());
+    form_ = std::move(*served);
+  }
+  arm_timer();
+  return {};
+}
+
+Result<std::vector<Function>> ControlRoleImpl::read_functions() {
+  auto records = log_->read_all(std::string(kFunctionPrefix));
+  if (!records) return failure(records.error());
+  std::vector<Function> functions;
+  for (const auto& [key, value] : *records) {
+    auto function = decode_function(value);
+    if (!function) return failure(function.error().within(fmt::format("state log {}, record {}", options_.state_directory, key)));
+    functions.push_back(std::move(*function));
+  }
+  return functions;
+}
+
+// Terms only grow: over restarts through the log, and without one through the clock (milliseconds since 1970).
+Result<Term> ControlRoleImpl::next_term() {
+  auto records = log_->read_all(std::string(kTermKey));
+  if (!records) return failure(records.error());
+  Term term{static_cast<std::uint64_t>(io::Loop::wall_now().time_since_epoch().count() / 1000)};
+  if (!records->empty()) {
+    const auto stored = std::strtoull(records->front().second.c_str(), nullptr, 10);
+    term.value = std::max<std::uint64_t>(term.value, stored + 1);
+  }
+  log_->append({{std::string(kTermKey), fmt::format("{}", term.value)}}, [](Status status) {
+    if (!status) log_error("control", "cannot store the term: {}", status.error().message);
+  });
+  return term;
+}
+
+void ControlRoleImpl::abandon() {
+  if (cluster_) cluster_->close();
+  tasks_.drain_now();
+}
+
+io::Action ControlRoleImpl::stop(Duration drain) {
+  stopping_ = true;
+  notify_all();
+  if (form_) co_await form_->close(drain);
+  if (admin_) co_await admin_->close(drain);
+  cluster_->close();
+  timer_.arm(std::nullopt);
+  tasks_.cancel();
+  co_await tasks_.wait();
+  log_.reset();
+}
+
+std::string ControlRoleImpl::rpc_address() const { return cluster_->address().text; }
+std::string ControlRoleImpl::form_address() const { return form_ ? form_->address() : std::string(); }
+std::string ControlRoleImpl::admin_address() const { return admin_ ? admin_->address() : std::string(); }
+
+// --- effects ------------------------------------------------------------------------------------------------------
+
+void ControlRoleImpl::perform(core::ConductorEffects effects) {
+  for (auto& [session, order] : effects.worker_orders) cluster_->send(session, std::move(order));
+  for (auto& [session, order] : effects.data_plane_orders) cluster_->send(session, std::move(order));
+  for (auto& [session, why] : effects.disconnects) cluster_->disconnect(session, std::move(why));
+  for (auto& command : effects.proposals) tasks_.spawn(carry_out(std::move(command)));
+  for (const auto& name : effects.changed) notify(name);
+  arm_timer();
+}
+
+void ControlRoleImpl::tick() {
+  core::ConductorEffects effects;
+  conductor_->tick(io::Loop::now(), effects);
+  perform(std::move(effects));
+}
+
+void ControlRoleImpl::arm_timer() { timer_.arm(conductor_->next_wakeup()); }
+
+// Durable first, then applied. The command has been claimed in the catalog.
+io::Task<void> ControlRoleImpl::make_durable(core::CatalogCommand command) {
+  std::vector<store::Write> writes;
+  const std::string key = std::string(kFunctionPrefix) + core::function_of(command).value;
+  if (const auto* put = std::get_if<core::PutFunction>(&command)) {
+    writes.push_back({key, encode_function(put->function)});
+  } else {
+    writes.push_back({key, std::nullopt});
+  }
+  struct Written {
+    explicit Written(io::Loop& loop) : arrived(loop.context()) { arrived.expires_at(std::chrono::steady_clock::time_point::max()); }
+    std::optional<Status> status;
+    asio::steady_timer arrived;
+  };
+  auto written = std::make_shared<Written>(loop_);
+  log_->append(std::move(writes), [written, &loop = loop_](Status status) {
+    loop.post([written, status = std::move(status)]() mutable {
+      written->status = std::move(status);
+      written->arrived.cancel();
+    });
+  });
+  // Not cancellable: the write happens whether we wait or not, and the catalog has to follow it.
+  constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
+  auto unbound = asio::bind_cancellation_slot(asio::cancellation_slot(), use_task);
+  while (!written->status) {
+    std::error_code error;
+    co_await written->arrived.async_wait(asio::redirect_error(unbound, error));
+  }
+  core::ConductorEffects effects;
+  Status status = std::move(*written->status);
+  if (status) {
+    conductor_->commit(command, io::Loop::now(), effects);
+  } else {
+    conductor_->abort(command, io::Loop::now(), effects);
+  }
+  notify(core::function_of(command));
+  perform(std::move(effects));
+  co_return status;
+}
+
+io::Action ControlRoleImpl::carry_out(core::CatalogCommand command) {
+  const FunctionName name = core::function_of(command);
+  Status status = co_await make_durable(std::move(command));
+  if (!status) log_error("control", "cannot write function {}: {}", name, status.error().message);
+}
+
+// --- waiting for changes ------------------------------------------------------------------------------------------
+
+void ControlRoleImpl::notify(const FunctionName& name) {
+  const auto waiting = waiters_.find(name);
+  if (waiting == waiters_.end()) return;
+  for (const auto& timer : waiting->second) timer->cancel();
+}
+
+void ControlRoleImpl::notify_all() {
+  for (const auto& [name, timers] : waiters_) {
+    for (const auto& timer : timers) timer->cancel();
+  }
+}
+
+io::Task<void> ControlRoleImpl::changed(FunctionName name, Instant deadline) {
+  auto timer = std::make_shared<asio::steady_timer>(loop_.context());
+  timer->expires_at(std::chrono::steady_clock::time_point(deadline.time_since_epoch()));
+  waiters_[name].push_back(timer);
+  constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
+  std::error_code error;
+  co_await timer->async_wait(asio::redirect_error(use_task, error));
+  auto& timers = waiters_[name];
+  std::erase(timers, timer);
+  if (timers.empty()) waiters_.erase(name);
+  if (!error) co_return failure(ErrorCode::timed_out, "nothing happened to function \"{}\" in time", name);
+  if (stopping_) co_return failure(ErrorCode::cancelled, "the control plane is stopping");
+  co_return Status{};
+}
+
+// --- the cluster --------------------------------------------------------------------------------------------------
+
+Status ControlRoleImpl::worker_joined(SessionId session, WorkerHello hello) {
+  core::ConductorEffects effects;
+  const std::string name = hello.node.id.value;
+  const std::size_t sandboxes = hello.sandboxes.size();
+  Status status = conductor_->worker_joined(session, hello, io::Loop::now(), effects);
+  if (status) log_info("control", "worker {} joined from {} with {} sandboxes", name, hello.node.host, sandboxes);
+  perform(std::move(effects));
+  return status;
+}
+
+void ControlRoleImpl::worker_said(SessionId session, std::vector<WorkerMessage> messages) {
+  core::ConductorEffects effects;
+  const Instant now = io::Loop::now();
+  for (const auto& message : messages) conductor_->worker_said(session, message, now, effects);
+  perform(std::move(effects));
+}
+
+void ControlRoleImpl::worker_lost(SessionId session, std::string why) {
+  log_warn("control", "a worker's connection is lost: {}", why);
+  core::ConductorEffects effects;
+  conductor_->worker_lost(session, io::Loop::now(), effects);
+  perform(std::move(effects));
+}
+
+Status ControlRoleImpl::data_plane_joined(SessionId session, DataPlaneHello hello) {
+  core::ConductorEffects effects;
+  Status status = conductor_->data_plane_joined(session, hello, io::Loop::now(), effects);
+  if (status) log_info("control", "data plane {} joined, invoke at {}", hello.id, hello.invoke_address);
+  perform(std::move(effects));
+  return status;
+}
+
+void ControlRoleImpl::data_plane_said(SessionId session, std::vector<DataPlaneMessage> messages) {
+  core::ConductorEffects effects;
+  const Instant now = io::Loop::now();
+  for (const auto& message : messages) conductor_->data_plane_said(session, message, now, effects);
+  perform(std::move(effects));
+}
+
+void ControlRoleImpl::data_plane_lost(SessionId session, std::string why) {
+  log_warn("control", "a data plane's connection is lost: {}", why);
+  core::ConductorEffects effects;
+  conductor_->data_plane_lost(session, io::Loop::now(), effects);
+  perform(std::move(effects));
+}
+
+}  // namespace dirigent::roles

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT
+//
+// The control role as the HTTP APIs see it: changes that wait for durability, and views.
+#include <algorithm>
+
+#include "control_role_impl.h"
+#include "dirigent/base/text.h"
+#include "dirigent/io/prometheus.h"
+
+namespace dirigent::roles {
+
+namespace {
+constexpr Duration kClaimPatience = 10s;  // for another change of the same function to become durable
+}
+
+io::Task<void> ControlRoleImpl::claim(FunctionName name) {
+  const Instant deadline = io::Loop::now() + kClaimPatience;
+  while (!conductor_->mutable_catalog().begin(name)) {
+    Status status = co_await changed(name, deadline);
+    if (!status && status.error().code == ErrorCode::timed_out) {
+      co_return failure(ErrorCode::unavailable, "another change of function \"{}\" has not become durable within {}; try again", name,
+                        format_duration(kClaimPatience));
+    }
+    if (!status) co_return status;
+  }
+  co_return Status{};
+}
+
+io::Task<Deployed> ControlRoleImpl::deploy(DeployRequest request) {
+  if (stopping_) co_return failure(ErrorCode::unavailable, "the control plane is stopping");
+  Status claimed = co_await claim(request.name);
+  if (!claimed) co_return failure(claimed.error());
+  auto plan = conductor_->catalog().plan_deploy(request.name, request.spec, request.create_only, request.verify, io::Loop::wall_now());
+  if (!plan) {
+    conductor_->mutable_catalog().abort(request.name);
+    notify(request.name);
+    co_return failure(plan.error());
+  }
+  Deployed deployed;
+  deployed.revision = plan->revision;
+  deployed.changed = plan->changed;
+  deployed.event_sequence = conductor_->last_event();
+  if (plan->changed) {
+    Status written = co_await make_durable(plan->command);
+    if (!written) co_return failure(written.error().within(fmt::format("cannot store function \"{}\"", request.name)));
+  } else {
+    conductor_->mutable_catalog().abort(request.name);
+    notify(request.name);
+  }
+  deployed.function = std::get<core::PutFunction>(plan->command).function;
+  co_return deployed;
+}
+
+io::Task<void> ControlRoleImpl::remove(FunctionName name) {
+  Status claimed = co_await claim(name);
+  if (!claimed) co_return claimed;
+  auto command = conductor_->catalog().plan_remove(name);
+  if (!command) {
+    conductor_->mutable_catalog().abort(name);
+    notify(name);
+    co_return failure(command.error());
+  }
+  Status written = co_await make_durable(std::move(*command));
+  co_return written;
+}
+
+io::Task<void> ControlRoleImpl::set_scale(FunctionName name, std::optional<std::uint32_t> scale) {
+  Status claimed = co_await claim(name);
+  if (!claimed) co_return claimed;
+  auto command = conductor_->catalog().plan_scale(name, scale);
+  if (!command) {
+    conductor_->mutable_catalog().abort(name);
+    notify(name);
+    co_return failure(command.error());
+  }
+  Status written = co_await make_durable(std::move(*command));
+  co_return written;
+}
+
+// --- views --------------------------------------------------------------------------------------------------------
+
+std::vector<FunctionEvent> ControlRoleImpl::events_after(const FunctionName& name, std::uint64_t after) const {
+  std::vector<FunctionEvent> events;
+  const core::FunctionControl* control = conductor_->control(name);
+  if (control == nullptr) return events;
+  const Instant now = io::Loop::now();
+  const WallTime wall = io::Loop::wall_now();
+  for (const auto& event : control->events) {
+    if (event.sequence <= after) continue;
+    events.push_back(event);
+    events.back().at = wall - std::chrono::duration_cast<std::chrono::microseconds>(now - event.when);
+  }
+  return events;
+}
+
+FunctionView ControlRoleImpl::view_of(const Function& function) const {
+  FunctionView view;
+  view.function = function;
+  const Instant now = io::Loop::now();
+  std::size_t ready = 0;
+  std::size_t starting = 0;
+  for (const SandboxId id : conductor_->fleet().of(function.name)) {
+    const core::Sandbox& sandbox = conductor_->fleet().sandboxes().at(id);
+    SandboxView one;
+    one.node = sandbox.node;
+    one.status.id = id;
+    one.status.function = sandbox.function;
+    one.status.revision = sandbox.revision;
+    one.status.state = sandbox.state;
+    one.status.address = sandbox.address;
+    one.status.phases = sandbox.phases;
+    one.status.age = now - sandbox.placed_at;
+    view.sandboxes.push_back(std::move(one));
+    if (sandbox.state == SandboxState::ready) ++ready;
+    if (sandbox.state == SandboxState::placed || sandbox.state == SandboxState::starting) ++starting;
+  }
+  Reason unavailable = Reason::none;
+  std::string detail;
+  if (const core::FunctionControl* control = conductor_->control(function.name)) {
+    view.wanted = control->wanted;
+    view.waiting = control->waiting();
+    view.in_flight = control->in_flight();
+    view.requests_per_second = control->requests_per_second;
+    view.last_scaling = control->last_scaling;
+    view.last_placement = control->last_placement;
+    view.last_failure = control->last_failure;
+    unavailable = control->unavailable;
+    detail = control->unavailable_detail;
+  }
+  view.events = events_after(function.name, 0);
+  view.invocable = function.serving.has_value() && unavailable == Reason::none;
+  if (unavailable != Reason::none) {
+    view.invocable_reason = fmt::format("{}: {}", to_string(unavailable), detail);
+  } else if (!function.serving) {
+    view.invocable_reason = function.candidate ? "its first revision is being verified" : "no revision has become ready";
+  } else if (ready > 0) {
+    view.invocable_reason = fmt::format("{} of {} sandboxes ready", ready, std::max<std::size_t>(view.wanted, ready));
+  } else if (starting > 0) {
+    view.invocable_reason = fmt::format("{} sandboxes starting", starting);
+  } else {
+    view.invocable_reason = "scaled to zero, the next request starts a sandbox";
+  }
+  return view;
+}
+
+Result<FunctionView> ControlRoleImpl::describe(const FunctionName& name) {
+  const Function* function = conductor_->catalog().find(name);
+  if (function == nullptr) {
+    auto unknown = conductor_->catalog().plan_remove(name);
+    return failure(unknown.error());
+  }
+  return view_of(*function);
+}
+
+std::vector<FunctionView> ControlRoleImpl::list() {
+  std::vector<FunctionView> views;
+  for (const auto& [name, function] : conductor_->catalog().functions()) views.push_back(view_of(function));
+  return views;
+}
+
+std::vector<FunctionName> ControlRoleImpl::names() {
+  std::vector<FunctionName> all;
+  for (const auto& [name, function] : conductor_->catalog().functions()) all.push_back(name);
+  return all;
+}
+
+io::Task<std::vector<FunctionEvent>> ControlRoleImpl::events(FunctionName name, std::uint64_t after, Duration wait) {
+  const Instant deadline = io::Loop::now() + wait;
+  for (;;) {
+    if (conductor_->catalog().find(name) == nullptr) {
+      auto unknown = conductor_->catalog().plan_remove(name);
+      if (!unknown) co_return failure(unknown.error());
+    }
+    auto found = events_after(name, after);
+    if (!found.empty() || io::Loop::now() >= deadline || stopping_) co_return found;
+    Status status = co_await changed(name, deadline);
+    if (!status && status.error().code == ErrorCode::cancelled) co_return failure(status.error());
+  }
+}
+
+io::Task<std::vector<ControlService::LogLine>> ControlRoleImpl::logs(FunctionName name, std::optional<SandboxId> only,
+                                                                     std::uint32_t lines_max) {
+  auto known = describe(name);
+  if (!known) co_return failure(known.error());
+  struct Source {
+    SandboxId sandbox;
+    NodeId node;
+    SessionId session;
+  };
+  std::vector<Source> sources;
+  for (const SandboxId id : conductor_->fleet().of(name)) {
+    if (only && *only != id) continue;
+    const core::Sandbox& sandbox = conductor_->fleet().sandboxes().at(id);
+    const auto node = conductor_->fleet().nodes().find(sandbox.node);
+    if (node != conductor_->fleet().nodes().end() && node->second.session) sources.push_back({id, sandbox.node, *node->second.session});
+  }
+  std::vector<LogLine> lines;
+  for (const auto& source : sources) {
+    rpc::LogQuery query{source.sandbox, lines_max};
+    auto answer = co_await cluster_->logs(source.session, query, 2s);
+    if (!answer) continue;  // the sandbox or its worker went away meanwhile: the others still have something to say
+    for (auto& line : answer->lines) {
+      lines.push_back({source.sandbox, source.node, WallTime(std::chrono::microseconds(line.time_us)), line.is_error_stream, std::move(line.text)});
+    }
+  }
+  std::stable_sort(lines.begin(), lines.end(), [](const LogLine& a, const LogLine& b) { return a.time < b.time; });
+  if (lines.size() > lines_max) lines.erase(lines.begin(), lines.end() - lines_max);
+  co_return lines;
+}
+
+std::vector<NodeView> ControlRoleImpl::nodes() {
+  std::vector<NodeView> views;
+  const Instant now = io::Loop::now();
+  for (const auto& [id, node] : conductor_->fleet().nodes()) {
+    NodeView view;
+    view.info = node.info;
+    view.status = !node.session ? "silent" : node.leaving ? "draining" : node.cordoned ? "cordoned" : "ready";
+    view.reserved = node.reserved;
+    view.usage = node.usage;
+    view.sandboxes = static_cast<std::uint32_t>(node.sandboxes.size());
+    view.last_heard = now - node.heard_at;
+    view.joined_for = now - node.joined_at;
+    view.start_p50 = Duration(node.start_times.quantile(0.5));
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+Status ControlRoleImpl::set_schedulable(const NodeId& node, bool schedulable) {
+  core::ConductorEffects effects;
+  Status status = conductor_->set_schedulable(node, schedulable, io::Loop::now(), effects);
+  perform(std::move(effects));
+  return status;
+}
+
+std::vector<DataPlaneView> ControlRoleImpl::data_planes() {
+  std::vector<DataPlaneView> views;
+  const Instant now = io::Loop::now();
+  for (const auto& [session, plane] : conductor_->data_planes()) {
+    if (!plane.leaving) views.push_back({plane.hello.id, plane.hello.invoke_address, now - plane.heard_at});
+  }
+  return views;
+}
+
+ClusterView ControlRoleImpl::cluster() {
+  ClusterView view;
+  view.version = options_.version;
+  view.term = conductor_->options().term;
+  view.autoscaler = policy::to_string(options_.autoscaler);
+  view.placement = policy::to_string(options_.placement);
+  view.state = options_.state_directory.empty() ? "memory" : options_.state_directory;
+  view.uptime = io::Loop::now() - started_at_;
+  view.functions = conductor_->catalog().functions().size();
+  view.sandboxes = conductor_->fleet().sandboxes().size();
+  view.creations = conductor_->creations();
+  view.failures = conductor_->failures();
+  return view;
+}
+
+std::string ControlRoleImpl::metrics() {
+  io::PrometheusWriter writer;
+  const auto& fleet = conductor_->fleet();
+  writer.gauge("dirigent_build_info", "Always 1; the version is a label.", 1, {{"version", options_.version}, {"role", "control"}});
+  writer.gauge("dirigent_functions", "Functions registered.", static_cast<double>(conductor_->catalog().functions().size()));
+  writer.gauge("dirigent_data_planes", "Data planes connected.", static_cast<double>(conductor_->data_planes().size()));
+  std::array<std::size_t, kSandboxStates> by_state{};
+  for (const auto& [id, sandbox] : fleet.sandboxes()) ++by_state[static_cast<std::size_t>(sandbox.state)];
+  for (std::size_t state = 0; state + 1 < kSandboxStates; ++state) {
+    writer.gauge("dirigent_sandboxes", "Sandboxes by state.", static_cast<double>(by_state[state]),
+                 {{"state", to_string(static_cast<SandboxState>(state))}});
+  }
+  writer.counter("dirigent_cold_starts_total", "Sandbox starts by result.", static_cast<double>(conductor_->creations()), {{"result", "ready"}});
+  writer.counter("dirigent_cold_starts_total", "Sandbox starts by result.", static_cast<double>(conductor_->failures()), {{"result", "failed"}});
+  writer.gauge("dirigent_state_log_lag_records", "Records queued and not yet durable.", static_cast<double>(log_ ? log_->lag() : 0));
+  const Instant now = io::Loop::now();
+  static constexpr double kStartBounds[] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10};
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_cpu_capacity", "CPUs of the node.", static_cast<double>(node.info.capacity.cpu.value) / 1000, {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_cpu_reserved", "CPUs reserved by sandboxes.", static_cast<double>(node.reserved.cpu.value) / 1000, {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_memory_capacity", "Bytes of memory of the node.", static_cast<double>(node.info.capacity.memory.value), {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_memory_reserved", "Bytes reserved by sandboxes.", static_cast<double>(node.reserved.memory.value), {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_heartbeat_age_seconds", "Since the node was last heard.", to_seconds(now - node.heard_at), {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
+    writer.histogram("dirigent_sandbox_create_seconds", "Placed to ready.", node.start_times, kStartBounds, {{"node", id.value}});
+  }
+  // A series per function is what breaks a metrics store at this scale: only functions with anything to show, 1000 at most.
+  std::vector<std::pair<const FunctionName*, const core::FunctionControl*>> shown;
+  for (const auto& [name, function] : conductor_->catalog().functions()) {
+    const auto* control = conductor_->control(name);
+    if (control != nullptr && (control->wanted > 0 || control->waiting() > 0) && shown.size() < 1000) shown.emplace_back(&name, control);
+  }
+  for (const auto& [name, control] : shown) writer.gauge("dirigent_autoscaler_desired", "Sandboxes wanted.", control->wanted, {{"fn", name->value}});
+  for (const auto& [name, control] : shown) {
+    writer.gauge("dirigent_autoscaler_stable", "Average load over the stable window.", control->last_scaling ? control->last_scaling->stable_average : 0, {{"fn", name->value}});
+  }
+  for (const auto& [name, control] : shown) {
+    writer.gauge("dirigent_autoscaler_panic", "Average load over the panic window.", control->last_scaling ? control->last_scaling->panic_average : 0, {{"fn", name->value}});
+  }
+  for (const auto& [name, control] : shown) {
+    writer.gauge("dirigent_autoscaler_panic_mode", "1 while panicking.", control->last_scaling && control->last_scaling->panicking ? 1 : 0, {{"fn", name->value}});
+  }
+  return writer.take();
+}
+
+}  // namespace dirigent::roles
