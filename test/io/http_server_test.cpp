@@ -28,7 +28,9 @@ TEST_CASE("server: requests of one connection are answered in order, pipelined o
   CHECK(client.read_until("GET /a ") ==
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 7\r\n\r\nGET /a ");
   std::string many;
-  for (int i = 0; i < 50; ++i) many += "POST /" + std::to_string(i) + " HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+  for (int i = 0; i < 50; ++i) {
+    many += "POST /" + std::to_string(i) + " HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+  }
   client.send(many + std::string(kLastGet));
   const std::string all = client.read_all();
   std::size_t at = 0;
@@ -99,11 +101,12 @@ TEST_CASE("server: what cannot be accepted is answered with a reason and the con
     return answer.substr(0, 12);
   };
   CHECK(status_of("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n") == "HTTP/1.1 400");
-  CHECK(status_of("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n") == "HTTP/1.1 400");
+  const std::string post = "POST / HTTP/1.1\r\nHost: x\r\n";
+  CHECK(status_of(post + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n") == "HTTP/1.1 400");
   CHECK(status_of("GET /" + std::string(9000, 'a') + " HTTP/1.1\r\n") == "HTTP/1.1 414");
   CHECK(status_of("GET / HTTP/1.1\r\nHost: x\r\nA: " + std::string(40'000, 'a')) == "HTTP/1.1 431");
   CHECK(status_of("GET / HTTP/3.0\r\nHost: x\r\n\r\n") == "HTTP/1.1 505");
-  CHECK(status_of("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10241\r\n\r\n" + std::string(10'241, 'b')) == "HTTP/1.1 413");
+  CHECK(status_of(post + "Content-Length: 10241\r\n\r\n" + std::string(10'241, 'b')) == "HTTP/1.1 413");
   // The rest of the server is not impressed.
   CHECK_THAT(talk(server.address(), kLastGet), contains_text("200 OK"));
 }
@@ -258,7 +261,8 @@ TEST_CASE("server: a port in use is an error that names the address and the hold
   REQUIRE_FALSE(second.has_value());
   CHECK(second.error().code == ErrorCode::already_exists);
   CHECK_THAT(second.error().message,
-             contains_text(server.address()) && contains_text(std::to_string(::getpid())) && contains_text("choose another port"));
+             contains_text(server.address()) && contains_text(std::to_string(::getpid())) &&
+                 contains_text("choose another port"));
 }
 
 TEST_CASE("server: addresses that cannot be listened on are errors") {
