@@ -28,10 +28,13 @@ template <class Condition>
 bool turn_until(io::Loop& loop, Condition condition, Duration limit = 20s) {
   const Instant deadline = io::Loop::now() + limit;
   asio::steady_timer heartbeat(loop.context());
+  auto is_armed = std::make_shared<bool>(false);
   while (!condition()) {
     if (io::Loop::now() >= deadline) return false;
-    heartbeat.expires_after(5ms);
-    heartbeat.async_wait([](std::error_code) {});
+    if (!std::exchange(*is_armed, true)) {
+      heartbeat.expires_after(5ms);
+      heartbeat.async_wait([is_armed](std::error_code) { *is_armed = false; });
+    }
     loop.context().restart();
     loop.context().run_one();
   }
