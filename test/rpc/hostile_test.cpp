@@ -12,6 +12,9 @@
 
 #include "cluster_fixture.h"
 #include "dirigent/base/random.h"
+#include "rpc/connection.h"
+#include "rpc/convert.h"
+#include "rpc/dial.h"
 
 namespace dirigent::rpc::test {
 namespace {
@@ -126,6 +129,55 @@ TEST_CASE("hostile: a peer that stops in the middle of a message is closed as on
   CHECK(half_header.is_closed());
   CHECK(silent.is_closed());
   CHECK(leaving.is_closed());
+  cluster.require_well();
+}
+
+TEST_CASE("hostile: a joined peer that sends an unknown state is sent away with the field's name") {
+  Bystander cluster;
+  KjLoop& kj = KjLoop::of(cluster.loop);
+  // A worker that does not answer: enough for a capability.
+  struct DeafWorker final : schema::Worker::Server {
+    explicit DeafWorker(std::string& goodbye_words) : words(goodbye_words) {}
+    kj::Promise<void> goodbye(GoodbyeContext context) override {
+      words = context.getParams().getWhy().cStr();
+      return kj::READY_NOW;
+    }
+    std::string& words;
+  };
+  std::string words;
+  std::string ended;
+  std::shared_ptr<Connection> connection;
+  kj::Promise<void> calls = nullptr;
+  const auto dial = Dial::start(cluster.loop, cluster.server->address(), 5s, [&](Result<Socket> socket) {
+    REQUIRE(socket);
+    connection = Connection::open(kj, std::move(*socket), "the server", Connection::Side::client, nullptr, 3s, ConnectionHooks{[&](std::string why) { ended = std::move(why); }, {}});
+    kj.inside("test", [&] {
+      auto request = connection->bootstrap().castAs<schema::ControlPlane>().joinWorkerRequest();
+      WorkerHello hello;
+      hello.node.id.value = "evil";
+      write(request.initHello(), hello);
+      request.setWorker(kj::heap<DeafWorker>(words));
+      calls = request.send()
+                  .then([](auto&& response) {
+                    auto deliver = response.getSession().deliverRequest();
+                    SandboxStatus status;
+                    status.function.value = "f";
+                    auto list = deliver.initMessages(1);
+                    write(list[0], WorkerMessage{SandboxChanged{status}});
+                    list[0].getSandboxChanged().setState(static_cast<schema::SandboxState>(99));
+                    return deliver.send().ignoreResult();
+                  })
+                  .eagerlyEvaluate(nullptr);
+    });
+  });
+  REQUIRE(turn_until(cluster.loop, [&] { return cluster.control.lost.size() == 1; }));
+  CHECK(words.starts_with("the session broke the protocol: SandboxStatus.state is 99"));
+  CHECK(cluster.control.lost[0] == words);
+  CHECK(!ended.empty());
+  kj.inside("test", [&] { calls = nullptr; });
+  connection->close();
+  cluster.control.lost.clear();
+  CHECK(std::exchange(cluster.control.hellos, 1) == 2);
   cluster.require_well();
 }
 
