@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "policy/node_table.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>

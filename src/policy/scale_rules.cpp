@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "policy/scale_rules.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
