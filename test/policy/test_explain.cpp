@@ -43,7 +43,7 @@ ScalingDecision panicking() {
 TEST_CASE("explain: a panic is told with its formula, its end, and what would change it") {
   const auto lines = describe(panicking(), ScalingSettings{}, 0, at(100));
   CHECK(lines[0] == "why 3 sandboxes");
-  CHECK(contains(lines, "  metric     concurrency, average 88.1 over 1m and 200.3 over 6 s"));
+  CHECK(contains(lines, "  metric     concurrency, average 88.1 over 60 s and 200.3 over 6 s"));
   CHECK(contains(lines, "  target     70 per sandbox (100 x 70%)"));
   CHECK(contains(lines, "  wish       ceil(88.1/70) = 2 stable, ceil(200.3/70) = 3 panic"));
   CHECK(contains(lines, "  panic      yes, since 6 s ago; ends in 54 s unless it happens again"));
@@ -86,7 +86,7 @@ TEST_CASE("explain: what the autoscaler really decided can be told, for every ki
     CHECK(contains(lines, "  present    0 ready, 0 starting; asked because a request waits"));
     if (kind == AutoscalerKind::knative) {
       CHECK(lines[0] == "why 8 sandboxes");
-      CHECK(contains(lines, "  panic      yes: wish 8 with 0 ready (>= 200%); ends in 1m unless it happens again"));
+      CHECK(contains(lines, "  panic      yes: wish 8 with 0 ready (>= 200%); ends in 60 s unless it happens again"));
       CHECK(lines.back() == "what would change it: utilisation 100% gives 5; hard limit 2 gives 4");
     }
   }
@@ -112,7 +112,7 @@ TEST_CASE("explain: a placement is told with the node after it and where the oth
   CHECK(lines[0] == "why b");
   CHECK(contains(lines, "  policy     kubernetes"));
   CHECK(contains(lines, "  asked      cpu 100m, memory 128 MiB"));
-  CHECK(contains(lines, "  looked at  3 of 3 nodes"));
+  CHECK(contains(lines, "  looked at  1 of 3 nodes"));
   CHECK(contains(lines, "  after it   cpu 200m of 1000m, memory 228 MiB of 1.0 GiB, 1 of 1 sandboxes starting"));
   CHECK(lines.back() == "what would change it: best-fit gives a; dominant-resource gives b as well");
 }

@@ -234,8 +234,9 @@ TEST_CASE("golden R: what is recorded of first requests and ticks") {
       sample.current = static_cast<std::uint32_t>(in_flight);
       sample.interval = golden::span((now - since) / 1000);
       sample.concurrency = now > since ? integral / (now - since) : in_flight;
-      const auto amounts = intake.take(sample);
-      got.emplace_back(amounts.concurrency, amounts.arrivals);
+      const auto amounts = intake.take(golden::at(now / 1000), sample);
+      REQUIRE(amounts);
+      got.emplace_back(amounts->concurrency, amounts->arrivals);
       quiet = sample.current == 0 && sample.concurrency == 0;
       sample = {};
       integral = 0;

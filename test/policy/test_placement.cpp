@@ -102,9 +102,9 @@ TEST_CASE("a cluster without room says what is missing most") {
     std::vector<NodeView> full;
     for (int i = 0; i < 12; ++i) full.push_back(node("n" + std::to_string(i), resources(10'000, 1024), resources(0, 960)));
     CHECK(message(full, ask(100, 128)) ==
-          "no node has room for a sandbox: memory: 128 MiB asked, at most 64.0 MiB free on any of 12 nodes; add a node or ask for less memory");
+          "no node has room for a sandbox: memory: 128 MiB asked, at most 64 MiB free on any of 12 nodes; add a node or ask for less memory");
     CHECK(message({full[0]}, ask(100, 128)) ==
-          "no node has room for a sandbox: memory: 128 MiB asked, 64.0 MiB free on the only node; add a node or ask for less memory");
+          "no node has room for a sandbox: memory: 128 MiB asked, 64 MiB free on the only node; add a node or ask for less memory");
     CHECK(message({full[0], full[1]}, ask(20'000, 32)) ==
           "no node has room for a sandbox: cpu: 20000m asked, at most 10000m free on any of 2 nodes; add a node or ask for less cpu");
     NodeView busy = node("busy");
@@ -235,7 +235,7 @@ TEST_CASE("kubernetes takes the emptiest and best balanced node, and says how it
   CHECK(decision.node.value == "even");
   CHECK(decision.note == "least allocated 60 + balanced 100 + image 0");
   CHECK(decision.score == 160);
-  CHECK(decision.considered == 3);
+  CHECK(decision.considered == 2);  // no node as full as the third can score as high
 }
 
 TEST_CASE("kubernetes prefers nodes that have the image when enough of them do") {
