@@ -143,7 +143,10 @@ Result<std::vector<int>> Cgroups::make(const std::string& cell) const {
   for (const auto& tree : trees_) {
     const std::string directory = tree.directory + "/" + cell;
     int fd = -1;
-    if (::mkdir(directory.c_str(), 0755) == 0 || errno == EEXIST) fd = ::open((directory + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC);
+    // A process that moves a whole process waits for the kernel's grace periods (7 to 11 ms); a thread that moves itself
+    // does not, and a cell has one thread. Version 2 knows no such file outside of threaded groups.
+    const char* file = tree.is_v2 ? "/cgroup.procs" : "/tasks";
+    if (::mkdir(directory.c_str(), 0755) == 0 || errno == EEXIST) fd = ::open((directory + file).c_str(), O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
       const int error = errno;
       for (const int opened : fds) ::close(opened);
