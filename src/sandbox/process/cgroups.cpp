@@ -103,6 +103,15 @@ void Cgroups::add_tree(Tree tree) {
     ::rmdir(parent.c_str());
     return;
   }
+  if (tree.has_cpu) {
+    // Against the host's other processes all sandboxes together count as much as the machine has CPUs; by default they
+    // would count as one process, however many they are.
+    const auto cpus = std::max(1u, std::thread::hardware_concurrency());
+    for (const auto& level : {parent, tree.directory}) {
+      static_cast<void>(tree.is_v2 ? write_value(level + "/cpu.weight", std::to_string(std::min(10'000u, 100 * cpus)))
+                                   : write_value(level + "/cpu.shares", std::to_string(1024 * cpus)));
+    }
+  }
   trees_.push_back(std::move(tree));
 }
 
