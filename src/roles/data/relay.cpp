@@ -3,6 +3,8 @@
 // The exchange of a ClientConnection with a sandbox: sending the request, relaying the response, and what goes wrong.
 #include <sys/socket.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
