@@ -119,7 +119,7 @@ Result<std::unique_ptr<ProxyShard>> ProxyShard::open(io::Loop& loop, const Proxy
       *shard->poller_, shard->wheel_,
       UpstreamPoolOptions{options.host_id, options.limits.sandbox_keep_alive, options.limits.idle_per_sandbox_max});
   shard->listener_ = std::make_unique<Listener>(*shard);
-  if (Status added = shard->poller_->add(*shard->listener_, listen_fd, false); !added) return failure(added.error());
+  if (Status added = shard->poller_->add(*shard->listener_, listen_fd); !added) return failure(added.error());
   return shard;
 }
 
@@ -199,7 +199,7 @@ void ProxyShard::accept_all() {
       free_.push_back(all_.back().get());
     }
     ClientConnection* connection = free_.back();
-    if (Status added = poller_->add(*connection, fd, true); !added) {
+    if (Status added = poller_->add(*connection, fd); !added) {
       log_warn("data", "{}", added.error().message);
       continue;
     }

@@ -148,7 +148,7 @@ Result<UpstreamConnection*> UpstreamPool::connect(const core::SandboxSlots& sand
     connection = free_.back();
     free_.pop_back();
   }
-  if (Status added = poller_.add(*connection, fd, false); !added) {
+  if (Status added = poller_.add(*connection, fd); !added) {
     free_.push_back(connection);
     forget_unused();
     return failure(added.error());

@@ -214,7 +214,6 @@ std::optional<Received> read_request(Wire& wire) {
   if (received.header("Transfer-Encoding") == "chunked") {
     std::string trailers;
     if (!read_chunks(wire, received.body, received.raw_body, trailers)) return std::nullopt;
-    received.raw_body += trailers;
   } else if (const std::string length = received.header("Content-Length"); !length.empty()) {
     const std::size_t size = std::strtoul(length.c_str(), nullptr, 10);
     received.body = wire.read_exactly(size);

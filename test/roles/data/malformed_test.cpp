@@ -36,6 +36,8 @@ TEST_CASE("malformed requests: each is answered 400 once, and the connection end
       "GET  / HTTP/1.1\r\n" + h + "\r\n",                                        // request line
       "GET / HTTP/1.1 \r\n" + h + "\r\n",
       "GET /a b HTTP/1.1\r\n" + h + "\r\n",
+      "GET /  HTTP/1.1\r\n" + h + "\r\n",
+      "GET /\xc3\xa4 HTTP/1.1\r\n" + h + "\r\n",
       "GET /\r\n" + h + "\r\n",                                                  // HTTP/0.9
       " GET / HTTP/1.1\r\n" + h + "\r\n",
       "G@T / HTTP/1.1\r\n" + h + "\r\n",
@@ -104,7 +106,7 @@ TEST_CASE("odd but legal requests reach the function") {
            "POST / HTTP/1.1\r\nHost: f\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
            "PATCH / HTTP/1.1\r\nHost: f\r\nContent-Length: 03\r\n\r\nabc",
            "GET / HTTP/1.1\r\nHost: f\r\nX-Empty:\r\nX_Under_Score: a\r\n\r\n",
-           "GET /?a=\xc3\xa4 HTTP/1.1\r\nHost: f\r\nX: \xff\r\n\r\n"}) {
+           "GET /?a=%C3%A4 HTTP/1.1\r\nHost: f\r\nX: \xff\r\n\r\n"}) {
     INFO(request);
     const Response response = fetch(plane.address(), request);
     CHECK(response.status == 200);
