@@ -61,8 +61,12 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
   const FunctionName name = function_of(command);
   const Function* before = catalog_.find(name);
   const bool existed = before != nullptr;
-  const std::optional<RevisionNumber> served = existed ? before->serving : std::nullopt;
-  const std::optional<RevisionNumber> candidate_before = existed ? before->candidate : std::nullopt;
+  std::optional<RevisionNumber> served;
+  std::optional<RevisionNumber> candidate_before;
+  if (existed) {
+    served = before->serving;
+    candidate_before = before->candidate;
+  }
   catalog_.apply(command);
   const Function* after = catalog_.find(name);
   if (after == nullptr) {
@@ -124,8 +128,9 @@ void Conductor::abort(const CatalogCommand& command, Instant now, ConductorEffec
   catalog_.abort(name);
   const auto found = controls_.find(name);
   if (found == controls_.end()) return;
-  // A promotion or rejection that could not be written is proposed again when the function is looked at next.
-  found->second.next_look = now + 1s;
+  // A promotion or rejection that could not be written: the candidate is verified once more.
+  found->second.verifying.reset();
+  found->second.retry_at = now + 1s;
   schedule(name, found->second);
 }
 
@@ -157,6 +162,10 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
     ended(*sandbox, end, work);
   }
   for (const auto& status : hello.sandboxes) observed(node, status, work);
+  // One that was replaced while its node was away is one too many now.
+  std::set<FunctionName> touched;
+  for (const auto& status : hello.sandboxes) touched.insert(status.function);
+  for (const auto& name : touched) reconcile(name, work);
   // A new node is new room: whoever lacked some tries again.
   for (auto& [name, control] : controls_) {
     if (!control.no_room_since) continue;

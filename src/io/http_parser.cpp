@@ -207,9 +207,13 @@ void HttpParser::read_head() {
 }
 
 void HttpParser::check_framing() {
+  // llhttp 8 lets a line through that begins with the colon.
+  const bool nameless = std::any_of(headers_.begin(), headers_.end(), [](const auto& h) { return h.first.empty(); });
   const std::size_t encodings = count_headers(headers_, "transfer-encoding");
   const std::size_t lengths = count_headers(headers_, "content-length");
-  if (parser_.http_major != 1 || parser_.http_minor > 1) {
+  if (nameless) {
+    fail(400, "a header without a name");
+  } else if (parser_.http_major != 1 || parser_.http_minor > 1) {
     fail(505, fmt::format("HTTP/{}.{} is not spoken here, only 1.0 and 1.1", parser_.http_major, parser_.http_minor));
   } else if (encodings > 0 && lengths > 0) {
     fail(400, "both Content-Length and Transfer-Encoding");

@@ -174,7 +174,8 @@ Action HttpServerImpl::serve(std::shared_ptr<HttpConnection> connection) {
     }
     if (!sent) co_return;
     if (!keep) {
-      co_await connection->linger();
+      // A client that asked for the close sends nothing more; one that did not may be in the middle of its next request.
+      if (parser.keep_alive()) co_await connection->linger();
       co_return;
     }
   }

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <functional>
+
+#include "cli/settings.h"
+#include "dirigent/base/text.h"
+#include "dirigent/io/address.h"
+#include "dirigent/model/function.h"
+
+namespace dirigent::cli {
+
+namespace {
+
+const std::vector<std::string> kRuntimes{"process", "simulated"};
+
+// Reads values one after the other; the first error stays.
+class Binder {
+ public:
+  explicit Binder(const Settings& settings) : settings_(settings) {}
+
+  template <class T>
+  void parse(std::string_view key, T& out, const std::function<Result<T>(std::string_view)>& parser) {
+    const Value& value = settings_[key];
+    auto parsed = parser(value.texts.empty() ? std::string_view() : std::string_view(value.texts.front()));
+    if (parsed) {
+      out = std::move(*parsed);
+    } else {
+      fail(key, parsed.error());
+    }
+  }
+
+  void text(std::string_view key, std::string& out) { out = settings_[key].texts.empty() ? "" : settings_[key].texts.front(); }
+
+  void flag(std::string_view key, bool& out) {
+    parse<bool>(key, out, [](std::string_view text) -> Result<bool> {
+      if (text == "true" || text == "1" || text == "yes" || text == "on") return true;
+      if (text == "false" || text == "0" || text == "no" || text == "off") return false;
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not true or false", text);
+    });
+  }
+
+  void number(std::string_view key, std::uint32_t& out, std::int64_t low, std::int64_t high) {
+    parse<std::uint32_t>(key, out, [&](std::string_view text) -> Result<std::uint32_t> {
+      const auto number = parse_integer(text);
+      if (number && *number >= low && *number <= high) return static_cast<std::uint32_t>(*number);
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
+    });
+  }
+
+  void duration(std::string_view key, Duration& out) { parse<Duration>(key, out, parse_duration); }
+
+  void address(std::string_view key, std::string& out) {
+    parse<std::string>(key, out, [](std::string_view text) -> Result<std::string> {
+      if (auto parsed = io::parse_address(text); !parsed) return failure(parsed.error());
+      return std::string(text);
+    });
+  }
+
+  void addresses(std::string_view key, std::vector<std::string>& out) {
+    out = settings_[key].texts;
+    if (out.empty()) fail(key, Error{ErrorCode::invalid_argument, "at least one address is needed"});
+    for (const auto& text : out) {
+      if (auto parsed = io::parse_address(text); !parsed) fail(key, parsed.error());
+    }
+  }
+
+  // "a=b" entries in order.
+  void pairs(std::string_view key, std::vector<std::pair<std::string, std::string>>& out) {
+    out.clear();
+    for (const auto& text : settings_[key].texts) {
+      const auto equals = text.find('=');
+      if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
+        fail(key, Error{ErrorCode::invalid_argument, fmt::format("\"{}\" is not of the form {}", text, key == "label" ? "key=value" : "pattern=image")});
+        return;
+      }
+      out.emplace_back(text.substr(0, equals), text.substr(equals + 1));
+    }
+  }
+
+  void fail(std::string_view key, const Error& error) {
+    if (!status_) return;
+    const Value& value = settings_[key];
+    const std::string where = value.origin.starts_with("--") ? value.origin : fmt::format("{}: {}.{}", value.origin, settings_.section(), key);
+    status_ = failure(error.within(where));
+  }
+
+  [[nodiscard]] const Settings& settings() const { return settings_; }
+  [[nodiscard]] const Status& status() const { return status_; }
+
+ private:
+  const Settings& settings_;
+  Status status_;
+};
+
+void bind_process(Binder& bind, ProcessOptions& options) {
+  bind.parse<LogLevel>("log_level", options.log_level, parse_log_level);
+  bind.parse<LogFormat>("log_format", options.log_format, parse_log_format);
+  bind.flag("print_addresses", options.print_addresses);
+  bind.flag("exit_with_stdin", options.exit_with_stdin);
+  bind.duration("drain_time", options.drain_time);
+}
+
+void bind_policies(Binder& bind, PolicyOptions& options) {
+  bind.text("state_dir", options.state_dir);
+  bind.parse<policy::AutoscalerKind>("autoscaler", options.autoscaler, policy::parse_autoscaler);
+  bind.parse<policy::PlacementKind>("placement", options.placement, policy::parse_placement);
+  bind.parse<std::string>("form_profile", options.form_profile, [](std::string_view text) -> Result<std::string> {
+    if (auto profile = scaling_profile(text); !profile) return failure(profile.error());
+    return std::string(text);
+  });
+  bind.flag("form_sweep", options.form_sweep);
+  bind.text("load_balancer_address", options.load_balancer_address);
+  bind.pairs("image_map", options.image_map);
+  for (const auto& [pattern, image] : options.image_map) {
+    if (auto parsed = parse_image(image); !parsed) bind.fail("image_map", parsed.error());
+  }
+}
+
+// An absent amount is zero: the machine is asked.
+template <class T>
+std::function<Result<T>(std::string_view)> optional(Result<T> (*parser)(std::string_view)) {
+  return [parser](std::string_view text) -> Result<T> { return text.empty() ? Result<T>(T{}) : parser(text); };
+}
+
+void bind_node(Binder& bind, NodeOptions& options) {
+  bind.parse<std::string>("node_name", options.name, [](std::string_view text) -> Result<std::string> {
+    if (auto id = text.empty() ? Result<NodeId>(NodeId{}) : parse_node_id(text); !id) return failure(id.error());
+    return std::string(text);
+  });
+  bind.parse<RuntimeKind>("runtime", options.runtime, parse_runtime);
+  bind.parse<Millicpu>("cpu", options.capacity.cpu, optional<Millicpu>(parse_cpu));
+  bind.parse<Bytes>("memory", options.capacity.memory, optional<Bytes>(parse_bytes));
+  bind.number("sandboxes_max", options.sandboxes_max, 0, 1'000'000);
+  bind.number("parked_sandboxes", options.parked_sandboxes, 0, 1'000);
+  std::vector<std::pair<std::string, std::string>> labels;
+  bind.pairs("label", labels);
+  options.labels = {labels.begin(), labels.end()};
+  bind.duration("simulated_start_p50", options.simulated_start_p50);
+  bind.duration("simulated_start_p99", options.simulated_start_p99);
+  if (options.simulated_start_p99 < options.simulated_start_p50) {
+    bind.fail("simulated_start_p99", Error{ErrorCode::invalid_argument, "must not be below simulated_start_p50"});
+  }
+}
+
+template <class Options>
+void bind_data(Binder& bind, Options& options) {
+  bind.address("listen", options.listen);
+  bind.number("shards", options.shards, 0, 256);
+  bind.parse<policy::BalancerKind>("balancer", options.balancer, policy::parse_balancer);
+  bind.flag("expose_timing", options.expose_timing);
+}
+
+void bind_ports(Binder& bind, WorkerOptions& options) {
+  using Range = std::pair<std::uint16_t, std::uint16_t>;
+  Range range;
+  bind.parse<Range>("publish_ports", range, [](std::string_view text) -> Result<Range> {
+    const auto dash = text.find('-');
+    const auto first = parse_integer(text.substr(0, dash));
+    const auto last = dash == std::string_view::npos ? std::nullopt : parse_integer(text.substr(dash + 1));
+    if (!first || !last || *first < 1 || *last > 65535 || *first > *last) {
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not a range of ports like 30000-39999", text);
+    }
+    return Range{static_cast<std::uint16_t>(*first), static_cast<std::uint16_t>(*last)};
+  });
+  options.publish_port_first = range.first;
+  options.publish_port_last = range.second;
+}
+
+template <class Options>
+Result<Options> finished(const Binder& bind, Options options) {
+  if (!bind.status()) return failure(bind.status().error());
+  return options;
+}
+
+}  // namespace
+
+std::string_view to_string(RuntimeKind kind) { return kRuntimes[static_cast<std::size_t>(kind)]; }
+const std::vector<std::string>& runtime_names() { return kRuntimes; }
+Result<RuntimeKind> parse_runtime(std::string_view word) {
+  const auto found = std::find(kRuntimes.begin(), kRuntimes.end(), word);
+  if (found != kRuntimes.end()) return static_cast<RuntimeKind>(found - kRuntimes.begin());
+  return failure(ErrorCode::invalid_argument, "unknown runtime \"{}\": use process or simulated{}", word, did_you_mean_suffix(word, kRuntimes));
+}
+
+Result<ControlOptions> control_options(const Settings& settings) {
+  Binder bind(settings);
+  ControlOptions options;
+  bind_process(bind, options.process);
+  bind_policies(bind, options.policies);
+  bind.address("rpc_listen", options.rpc_listen);
+  bind.address("form_listen", options.form_listen);
+  bind.address("admin_listen", options.admin_listen);
+  return finished(bind, std::move(options));
+}
+
+Result<DataOptions> data_options(const Settings& settings) {
+  Binder bind(settings);
+  DataOptions options;
+  bind_process(bind, options.process);
+  bind_data(bind, options);
+  bind.address("admin_listen", options.admin_listen);
+  bind.addresses("control", options.control);
+  bind.text("id", options.id);
+  bind.text("advertise", options.advertise);
+  bind.number("connections_max", options.connections_max, 1, 1'000'000);
+  options.trusted_proxies = settings["trusted_proxy"].texts;
+  return finished(bind, std::move(options));
+}
+
+Result<WorkerOptions> worker_options(const Settings& settings) {
+  Binder bind(settings);
+  WorkerOptions options;
+  bind_process(bind, options.process);
+  bind_node(bind, options.node);
+  bind.address("admin_listen", options.admin_listen);
+  bind.addresses("control", options.control);
+  bind.number("nodes", options.nodes, 1, 100'000);
+  if (options.nodes > 1 && options.node.runtime != RuntimeKind::simulated) {
+    bind.fail("nodes", Error{ErrorCode::invalid_argument, "more than one worker in a process needs runtime \"simulated\""});
+  }
+  bind.text("publish_host", options.publish_host);
+  bind_ports(bind, options);
+  return finished(bind, std::move(options));
+}
+
+Result<DevOptions> dev_options(const Settings& settings) {
+  Binder bind(settings);
+  DevOptions options;
+  bind_process(bind, options.process);
+  bind_data(bind, options);
+  bind.address("rpc_listen", options.rpc_listen);
+  bind.address("form_listen", options.form_listen);
+  bind.address("admin_listen", options.admin_listen);
+  bind_policies(bind, options.policies);
+  bind_node(bind, options.node);
+  return finished(bind, std::move(options));
+}
+
+Status check_options(const Settings& settings) {
+  const auto status_of = [](const auto& result) { return result ? Status() : Status(failure(result.error())); };
+  if (settings.section() == "control") return status_of(control_options(settings));
+  if (settings.section() == "data") return status_of(data_options(settings));
+  if (settings.section() == "worker") return status_of(worker_options(settings));
+  return status_of(dev_options(settings));
+}
+
+}  // namespace dirigent::cli
