@@ -189,7 +189,8 @@ void UpstreamPool::close(UpstreamConnection* connection) {
   connection->user_ = nullptr;
   SandboxConnections& connections = *connection->sandbox_;
   connection->sandbox_ = nullptr;
-  if (--connections.open == 0) sandboxes_.erase(connections.id);
+  const SandboxId id = connections.id;
+  if (--connections.open == 0) sandboxes_.erase(id);
   --open_;
   closed_.push_back(connection);
 }
