@@ -38,7 +38,8 @@ void ClientConnection::begin(const SocketAddress& peer) {
   scanner_.reset();
   state_ = State::head;
   quiet_since_ = shard_.now();
-  read_heads();
+  // The first event brings what there is to read together with the news of an end, which a recv now would not.
+  set_deadline();
 }
 
 void ClientConnection::turn_away() {

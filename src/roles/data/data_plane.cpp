@@ -120,14 +120,10 @@ void DataPlane::on_shard(std::uint32_t index, Work work) {
 }
 
 template <class Work>
-void DataPlane::on_main(std::uint32_t index, Work work) {
-  if (index == 0) {
-    work(*this);
-  } else {
-    main_.post([alive = std::weak_ptr<DataPlane*>(alive_), work = std::move(work)]() mutable {
-      if (const auto self = alive.lock()) work(**self);
-    });
-  }
+void DataPlane::on_main(Work work) {
+  main_.post([alive = std::weak_ptr<DataPlane*>(alive_), work = std::move(work)]() mutable {
+    if (const auto self = alive.lock()) work(**self);
+  });
 }
 
 ShardPorts DataPlane::ports_of(std::uint32_t index) {
@@ -139,17 +135,22 @@ ShardPorts DataPlane::ports_of(std::uint32_t index) {
     });
   };
   ports.tell_control = [this, index](std::vector<DataPlaneMessage> messages) {
-    on_main(index, [messages = std::move(messages)](DataPlane& self) mutable { self.tell_(std::move(messages)); });
+    // Demand of shard 0 takes no detour through the loop's queue: it is what a cold start waits for.
+    if (index == 0) {
+      tell_(std::move(messages));
+    } else {
+      on_main([messages = std::move(messages)](DataPlane& self) mutable { self.tell_(std::move(messages)); });
+    }
   };
-  ports.tell_idle = [this, index](std::vector<core::SandboxSlots*> idle) {
-    on_main(index, [idle = std::move(idle)](DataPlane& self) {
+  ports.tell_idle = [this](std::vector<core::SandboxSlots*> idle) {
+    on_main([idle = std::move(idle)](DataPlane& self) {
       core::SwitchboardEffects effects;
       for (core::SandboxSlots* slots : idle) self.switchboard_.sandbox_idle(slots, effects);
       self.perform(std::move(effects));
     });
   };
   ports.drained = [this, index] {
-    on_main(index, [index](DataPlane& self) {
+    on_main([index](DataPlane& self) {
       self.shards_[index].drained = true;
       self.progress();
     });
@@ -185,6 +186,12 @@ void DataPlane::shard_applied(std::uint32_t index, std::uint64_t number) {
   core::SwitchboardEffects effects;
   switchboard_.shard_applied(index, number, effects);
   perform(std::move(effects));
+}
+
+std::uint32_t DataPlane::in_flight() const {
+  std::uint32_t sum = 0;
+  for (const Shard& shard : shards_) sum += shard.proxy->in_flight();
+  return sum;
 }
 
 void DataPlane::report_all() {
@@ -248,7 +255,7 @@ io::Action DataPlane::stop(Duration drain) {
   for (std::uint32_t i = 0; i < shards_.size(); ++i) {
     on_shard(i, [this, i](ProxyShard& shard) {
       shard.finish_now();
-      on_main(i, [i](DataPlane& self) {
+      on_main([i](DataPlane& self) {
         self.shards_[i].finished = true;
         self.progress();
       });

@@ -45,6 +45,9 @@ class DataPlane {
   // Client connections of all shards.
   [[nodiscard]] std::uint32_t connections() const { return shared_.connections.load(std::memory_order_relaxed); }
 
+  // Requests that hold a slot, all shards.
+  [[nodiscard]] std::uint32_t in_flight() const;
+
   // What every shard counts. Waits for a turn of each shard's loop.
   io::Task<std::vector<MetricsSnapshot>> snapshot();
 
@@ -69,9 +72,9 @@ class DataPlane {
   // Runs `work` on the thread of a shard: at once for shard 0, posted for the others.
   template <class Work>
   void on_shard(std::uint32_t index, Work work);
-  // Runs `work` on the main loop, from a shard's thread.
+  // Runs `work` on the main loop, later; from any shard's thread.
   template <class Work>
-  void on_main(std::uint32_t index, Work work);
+  void on_main(Work work);
   void perform(core::SwitchboardEffects effects);
   void shard_applied(std::uint32_t index, std::uint64_t number);
   void join();

@@ -89,7 +89,7 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
   void beat() {
     if (!client_ || client_->state() != rpc::LinkState::joined) return;
     DataPlaneHeartbeat heartbeat;
-    heartbeat.requests_in_flight = plane_->connections();
+    heartbeat.requests_in_flight = plane_->in_flight();
     client_->send(heartbeat);
     heartbeat_.arm(io::Loop::now() + kHeartbeatInterval);
   }

@@ -107,6 +107,7 @@ const llhttp_settings_t& collecting_settings() {
       if (head.header_count == MessageHead::kHeadersMax) return -1;
       HeaderField& field = head.headers[head.header_count++];
       field.name = collector.name;
+      if (field.name.empty()) return -1;  // llhttp lets it pass
       field.value = trim_blanks(collector.value);
       field.kind = header_kind(field.name);
       collector.name = collector.value = {};
@@ -342,6 +343,8 @@ const char* parse_request_head(std::string_view head, const HeadLimits& limits, 
   collector.head = &request;
   llhttp_t parser;
   if (const char* wrong = run_llhttp(head, HTTP_REQUEST, limits, collector, parser)) return wrong;
+  // llhttp lets more than one blank pass.
+  if (collector.url.data() != head.data() + request.method.size() + 1) return "malformed request line";
   if (request.method == "CONNECT") return "CONNECT is not served";
   request.is_head = request.method == "HEAD";
   request.is_idempotent = request.is_head || request.method == "GET" || request.method == "PUT" ||

@@ -131,7 +131,7 @@ void Poller::run_batches() {
   }
 }
 
-Status Poller::add(PolledSocket& socket, int fd, bool assume_readable) {
+Status Poller::add(PolledSocket& socket, int fd) {
   ASSERT(socket.fd_ < 0);
   epoll_event event{};
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -142,7 +142,7 @@ Status Poller::add(PolledSocket& socket, int fd, bool assume_readable) {
     return errno_failure(error, "cannot watch a connection");
   }
   socket.fd_ = fd;
-  socket.readable_ = assume_readable;
+  socket.readable_ = false;
   socket.peer_closed_ = false;
   socket.broken_ = false;
   return {};

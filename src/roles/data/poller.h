@@ -86,8 +86,8 @@ class Poller {
   Poller& operator=(const Poller&) = delete;
   ~Poller();
 
-  // Takes over `fd` (non-blocking), also on failure. `assume_readable`: a first recv is worth trying at once.
-  Status add(PolledSocket& socket, int fd, bool assume_readable);
+  // Takes over `fd` (non-blocking), also on failure. What is there already is told as an event.
+  Status add(PolledSocket& socket, int fd);
   // Closes the socket's descriptor. REQUIRES: it is open.
   void close(PolledSocket& socket);
   // Closes it so that the peer sees a reset, not an orderly end.

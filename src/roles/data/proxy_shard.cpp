@@ -119,7 +119,7 @@ Result<std::unique_ptr<ProxyShard>> ProxyShard::open(io::Loop& loop, const Proxy
       *shard->poller_, shard->wheel_,
       UpstreamPoolOptions{options.host_id, options.limits.sandbox_keep_alive, options.limits.idle_per_sandbox_max});
   shard->listener_ = std::make_unique<Listener>(*shard);
-  if (Status added = shard->poller_->add(*shard->listener_, listen_fd, false); !added) return failure(added.error());
+  if (Status added = shard->poller_->add(*shard->listener_, listen_fd); !added) return failure(added.error());
   return shard;
 }
 
@@ -199,7 +199,7 @@ void ProxyShard::accept_all() {
       free_.push_back(all_.back().get());
     }
     ClientConnection* connection = free_.back();
-    if (Status added = poller_->add(*connection, fd, true); !added) {
+    if (Status added = poller_->add(*connection, fd); !added) {
       log_warn("data", "{}", added.error().message);
       continue;
     }
@@ -239,6 +239,12 @@ ClientConnection* ProxyShard::connection_of(core::RequestToken token) const {
 
 void ProxyShard::settle() {
   perform_effects();
+  // A report that is due (the demand of a first parked request is, at once) need not wait for a turn of the timer.
+  if (const auto due = dispatcher_.next_wakeup(); due && *due <= now_) {
+    dispatcher_.tick(now_, effects_);
+    perform_effects();
+  }
+  in_flight_.store(static_cast<std::uint32_t>(dispatcher_.in_flight()), std::memory_order_relaxed);
   free_.insert(free_.end(), closed_.begin(), closed_.end());
   closed_.clear();
   upstreams_->after_batch();
@@ -253,6 +259,8 @@ void ProxyShard::settle() {
 }
 
 void ProxyShard::perform_effects() {
+  ASSERT(!is_performing_, "effects are performed from within themselves");
+  is_performing_ = true;
   // Performing may cause more: a granted request can fail at once and give its slot to the next.
   while (!effects_.empty()) {
     std::swap(effects_, performing_);
@@ -270,6 +278,7 @@ void ProxyShard::perform_effects() {
     send_effects();
     performing_.clear();
   }
+  is_performing_ = false;
 }
 
 void ProxyShard::send_effects() {

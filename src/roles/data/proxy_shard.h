@@ -74,7 +74,8 @@ class ProxyShard {
 
   [[nodiscard]] MetricsSnapshot snapshot() const;
   [[nodiscard]] std::size_t connections() const { return open_connections_; }
-  [[nodiscard]] std::size_t in_flight() const { return dispatcher_.in_flight(); }
+  // Requests that hold a slot, as of the last batch of events. Any thread.
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::size_t parked() const { return dispatcher_.parked(); }
 
  private:
@@ -134,11 +135,12 @@ class ProxyShard {
   std::unique_ptr<Listener> listener_;
   TimerNode accept_timer_;     // when descriptors ran out
   std::vector<std::unique_ptr<ClientConnection>> all_;
-  std::vector<std::uint32_t> index_of_free_;
   std::vector<ClientConnection*> free_;
   std::vector<ClientConnection*> closed_;  // in this batch
   std::uint64_t tokens_ = 0;
   std::size_t open_connections_ = 0;
+  std::atomic<std::uint32_t> in_flight_{0};
+  bool is_performing_ = false;
   bool draining_ = false;
   bool told_drained_ = false;
   io::WakeupTimer timer_;

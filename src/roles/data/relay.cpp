@@ -3,6 +3,8 @@
 // The exchange of a ClientConnection with a sandbox: sending the request, relaying the response, and what goes wrong.
 #include <sys/socket.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -83,7 +85,8 @@ void ClientConnection::on_upstream_ready() {
 }
 
 void ClientConnection::pump() {
-  if (!request_sent_ && !request_broken_ && !pump_request()) return;
+  // Without upstream: the response is complete and a slow client is still taking it.
+  if (upstream_ != nullptr && !request_sent_ && !request_broken_ && !pump_request()) return;
   pump_response();
   if (state_ == State::relaying || state_ == State::connecting) set_deadline();
 }

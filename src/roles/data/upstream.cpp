@@ -148,7 +148,7 @@ Result<UpstreamConnection*> UpstreamPool::connect(const core::SandboxSlots& sand
     connection = free_.back();
     free_.pop_back();
   }
-  if (Status added = poller_.add(*connection, fd, false); !added) {
+  if (Status added = poller_.add(*connection, fd); !added) {
     free_.push_back(connection);
     forget_unused();
     return failure(added.error());
@@ -189,7 +189,8 @@ void UpstreamPool::close(UpstreamConnection* connection) {
   connection->user_ = nullptr;
   SandboxConnections& connections = *connection->sandbox_;
   connection->sandbox_ = nullptr;
-  if (--connections.open == 0) sandboxes_.erase(connections.id);
+  const SandboxId id = connections.id;
+  if (--connections.open == 0) sandboxes_.erase(id);
   --open_;
   closed_.push_back(connection);
 }
