@@ -4,6 +4,8 @@
 // else is what a test put into the fields. One loop; may be read by the test between requests.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <map>
 #include <optional>
 #include <string>

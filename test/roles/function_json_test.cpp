@@ -8,10 +8,11 @@
 namespace dirigent::roles {
 namespace {
 
-const ScalingProfile kProfile = *scaling_profile("latency");
+// Not a global: those of the model may be made later.
+ScalingProfile profile() { return *scaling_profile("latency"); }
 
 std::string error_of(std::string_view body) {
-  const auto request = decode_deploy(body, std::nullopt, kProfile);
+  const auto request = decode_deploy(body, std::nullopt, profile());
   return request ? "no error" : request.error().message;
 }
 
@@ -107,8 +108,8 @@ TEST_CASE("function json: fields of a newer version in the state log are skipped
 }
 
 TEST_CASE("function json: a registration takes the forms of machines and of people") {
-  const auto machine = decode_deploy(R"({"name":"f","image":"builtin:echo","memory_bytes":67108864,"cpu_milli":500,"timeout_ms":1500.5})", std::nullopt, kProfile);
-  const auto human = decode_deploy(R"({"name":"f","image":"builtin:echo","memory":"64MiB","cpu":"0.5","timeout":"1500.5ms"})", std::nullopt, kProfile);
+  const auto machine = decode_deploy(R"({"name":"f","image":"builtin:echo","memory_bytes":67108864,"cpu_milli":500,"timeout_ms":1500.5})", std::nullopt, profile());
+  const auto human = decode_deploy(R"({"name":"f","image":"builtin:echo","memory":"64MiB","cpu":"0.5","timeout":"1500.5ms"})", std::nullopt, profile());
   REQUIRE(machine);
   REQUIRE(human);
   CHECK(machine->spec == human->spec);
@@ -121,7 +122,7 @@ TEST_CASE("function json: absent fields come from the profile, and a named profi
   REQUIRE(plain);
   CHECK(plain->spec.concurrency_limit == 1);
   CHECK(plain->spec.scaling.utilization_percent == 100);
-  const auto named = decode_deploy(R"({"scale_max":4,"name":"f","image":"builtin:echo","profile":"dirigent"})", std::nullopt, kProfile);
+  const auto named = decode_deploy(R"({"scale_max":4,"name":"f","image":"builtin:echo","profile":"dirigent"})", std::nullopt, profile());
   REQUIRE(named);
   CHECK(named->spec.scaling.max_scale == 4);
   CHECK(named->spec.concurrency_limit == 1);
@@ -167,7 +168,7 @@ TEST_CASE("function json: every mistake in a registration is an error that names
     INFO(body);
     CHECK_CONTAINS(error_of(body), expected);
   }
-  const auto other = decode_deploy(R"({"name":"g","image":"builtin:echo"})", FunctionName{"f"}, kProfile);
+  const auto other = decode_deploy(R"({"name":"g","image":"builtin:echo"})", FunctionName{"f"}, profile());
   REQUIRE_FALSE(other);
   CHECK_CONTAINS(other.error().message, "the path names \"f\"");
 }
@@ -178,16 +179,16 @@ TEST_CASE("function json: a patch changes what it names, merges maps, and null r
   base.environment = {{"A", "1"}, {"B", "2"}};
   base.limits.timeout = 9s;
   base.scaling.target = 5;
-  const auto spec = decode_patch(R"({"environment":{"A":null,"C":"3"},"timeout_ms":null,"queue_depth":7})", base, kProfile);
+  const auto spec = decode_patch(R"({"environment":{"A":null,"C":"3"},"timeout_ms":null,"queue_depth":7})", base, profile());
   REQUIRE(spec);
   CHECK(spec->environment == std::map<std::string, std::string>{{"B", "2"}, {"C", "3"}});
   CHECK(spec->limits.timeout == 300s);
   CHECK(spec->limits.queue_depth == 7);
   CHECK(spec->scaling.target == 5.0);
-  CHECK(decode_patch("{}", base, kProfile).value() == base);
-  CHECK_FALSE(decode_patch(R"({"name":"g"})", base, kProfile));
-  CHECK_FALSE(decode_patch(R"({"image":null})", base, kProfile));
-  CHECK_FALSE(decode_patch(R"({"environment":{"A":1}})", base, kProfile));
+  CHECK(decode_patch("{}", base, profile()).value() == base);
+  CHECK_FALSE(decode_patch(R"({"name":"g"})", base, profile()));
+  CHECK_FALSE(decode_patch(R"({"image":null})", base, profile()));
+  CHECK_FALSE(decode_patch(R"({"environment":{"A":1}})", base, profile()));
 }
 
 TEST_CASE("function json: a scale is a number or null and nothing else") {
