@@ -50,7 +50,7 @@ void Conductor::note(const FunctionName& name, std::string kind, std::optional<R
 void Conductor::restore(std::vector<Function> functions, Instant now) {
   for (auto& function : functions) {
     const FunctionName name = function.name;
-    catalog_.apply(PutFunction{std::move(function)});
+    catalog_.apply(PutFunction{std::move(function), false});
     control_of(name);
   }
   if (!catalog_.functions().empty()) recovering_until_ = now + options_.recovery_time;
@@ -61,8 +61,12 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
   const FunctionName name = function_of(command);
   const Function* before = catalog_.find(name);
   const bool existed = before != nullptr;
-  const std::optional<RevisionNumber> served = existed ? before->serving : std::nullopt;
-  const std::optional<RevisionNumber> candidate_before = existed ? before->candidate : std::nullopt;
+  std::optional<RevisionNumber> served;
+  std::optional<RevisionNumber> candidate_before;
+  if (existed) {
+    served = before->serving;
+    candidate_before = before->candidate;
+  }
   catalog_.apply(command);
   const Function* after = catalog_.find(name);
   if (after == nullptr) {
@@ -113,7 +117,14 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
     }
   }
   route_changed(name, work);
-  if (after->serving) look(*after, control, false, work);
+  if (std::get<PutFunction>(command).scale_to_zero) {
+    // A new autoscaler: the load that was there must not bring the sandboxes back.
+    control.autoscaler.reset();
+    control.wanted = wanted_floor(*after, control);
+    note(name, "scaled", after->serving, "scaled to 0 as told; the next request starts a sandbox", work);
+  } else if (after->serving) {
+    look(*after, control, false, work);
+  }
   reconcile(name, work);
   flush_routes(work);
 }
@@ -124,8 +135,9 @@ void Conductor::abort(const CatalogCommand& command, Instant now, ConductorEffec
   catalog_.abort(name);
   const auto found = controls_.find(name);
   if (found == controls_.end()) return;
-  // A promotion or rejection that could not be written is proposed again when the function is looked at next.
-  found->second.next_look = now + 1s;
+  // A promotion or rejection that could not be written: the candidate is verified once more.
+  found->second.verifying.reset();
+  found->second.retry_at = now + 1s;
   schedule(name, found->second);
 }
 
@@ -157,6 +169,10 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
     ended(*sandbox, end, work);
   }
   for (const auto& status : hello.sandboxes) observed(node, status, work);
+  // One that was replaced while its node was away is one too many now.
+  std::set<FunctionName> touched;
+  for (const auto& status : hello.sandboxes) touched.insert(status.function);
+  for (const auto& name : touched) reconcile(name, work);
   // A new node is new room: whoever lacked some tries again.
   for (auto& [name, control] : controls_) {
     if (!control.no_room_since) continue;

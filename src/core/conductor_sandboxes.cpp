@@ -28,7 +28,7 @@ void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
       control.verifying = status.revision;
     }
     // Until a decision is made, what is there is what is wanted.
-    if (!control.wanted_once && function->serving == status.revision) ++control.wanted;
+    if (recovering(work.now) && !control.wanted_once && function->serving == status.revision) ++control.wanted;
     if (!control.next_look) control.next_look = work.now + revision->spec.scaling.look_interval;
     schedule(status.function, control);
     if (adopted.state == SandboxState::ready) {
@@ -204,11 +204,12 @@ void Conductor::stop(Sandbox& sandbox, Work& work) {
 
 void Conductor::settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work) {
   FunctionControl& control = control_of(name);
-  control.verifying.reset();
   if (is_ready) {
+    control.verifying.reset();
     propose(catalog_.plan_promote(name, revision), work);
     return;
   }
+  // `verifying` stays: the revision has had its chance, and is not tried again until the rejection is durable.
   const Function* function = catalog_.find(name);
   note(name, "verify-failed", revision,
        fmt::format("{} did not become ready: {}", revision_name(name, revision), to_string(end->cause)), work, *end);

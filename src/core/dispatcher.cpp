@@ -163,9 +163,13 @@ bool Dispatcher::take_slot(Entry& entry, Lease& lease, Instant now) {
 void Dispatcher::park_here(Entry& entry, Parked request, Instant now, DispatcherEffects& effects) {
   begin_interval(entry, now);
   integrate(entry, now);
-  // Ordered by arrival: messages of other shards may come a little late, and a request that is tried again keeps its age.
+  // Ordered by arrival: messages of other shards may come a little late, and a request that is tried again keeps its age
+  // (and goes before those of the same instant, which arrived after it).
+  const auto goes_before = [&](const Parked& other) {
+    return request.attempts > other.attempts ? request.arrived <= other.arrived : request.arrived < other.arrived;
+  };
   auto place = entry.queue.end();
-  while (place != entry.queue.begin() && std::prev(place)->request.arrived > request.arrived) --place;
+  while (place != entry.queue.begin() && goes_before(std::prev(place)->request)) --place;
   entry.queue.insert(place, {request, false});
   ++entry.waiting;
   ++parked_;

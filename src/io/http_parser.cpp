@@ -13,8 +13,8 @@ namespace dirigent::io {
 
 namespace {
 
-// The bytes of chunk framing that a body may cost. The smallest chunk, "1\r\nx\r\n", has five for one of content; what is
-// far beyond that is chunk extensions or trailers sent to keep us busy.
+// The bytes of chunk framing that a body may cost. The smallest chunk, "1\r\nx\r\n", has five for one of content; what
+// is far beyond that is chunk extensions or trailers sent to keep us busy.
 constexpr std::int64_t kFramingBytesFree = 64 * 1024;
 constexpr std::int64_t kFramingBytesPerByte = 8;
 
@@ -207,9 +207,13 @@ void HttpParser::read_head() {
 }
 
 void HttpParser::check_framing() {
+  // llhttp 8 lets a line through that begins with the colon.
+  const bool nameless = std::any_of(headers_.begin(), headers_.end(), [](const auto& h) { return h.first.empty(); });
   const std::size_t encodings = count_headers(headers_, "transfer-encoding");
   const std::size_t lengths = count_headers(headers_, "content-length");
-  if (parser_.http_major != 1 || parser_.http_minor > 1) {
+  if (nameless) {
+    fail(400, "a header without a name");
+  } else if (parser_.http_major != 1 || parser_.http_minor > 1) {
     fail(505, fmt::format("HTTP/{}.{} is not spoken here, only 1.0 and 1.1", parser_.http_major, parser_.http_minor));
   } else if (encodings > 0 && lengths > 0) {
     fail(400, "both Content-Length and Transfer-Encoding");
@@ -257,7 +261,9 @@ void HttpParser::finish() {
       return;
     }
   }
-  if (state_ == State::head || state_ == State::body) fail(400, "the connection was closed in the middle of the message");
+  if (state_ == State::head || state_ == State::body) {
+    fail(400, "the connection was closed in the middle of the message");
+  }
 }
 
 int HttpParser::fail(int status, std::string reason, bool too_large) {
@@ -269,7 +275,9 @@ int HttpParser::fail(int status, std::string reason, bool too_large) {
 void HttpParser::fail_from_llhttp(llhttp_errno_t error) {
   switch (error) {
     case HPE_INVALID_METHOD: fail(501, "unknown method"); return;
-    case HPE_INVALID_VERSION: case HPE_PAUSED_H2_UPGRADE: fail(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"); return;
+    case HPE_INVALID_VERSION: case HPE_PAUSED_H2_UPGRADE:
+      fail(505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+      return;
     default: break;
   }
   const char* reason = llhttp_get_error_reason(&parser_);

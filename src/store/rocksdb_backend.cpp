@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
+#include <shared_mutex>
 #include <sstream>
 #include <system_error>
 
@@ -23,7 +25,7 @@ namespace dirigent::store {
 
 namespace {
 
-// RocksDB would wait for room on a thread of its own and refuse our Resume() meanwhile: commit() does it, once a batch.
+// RocksDB would try to recover from a full disk on a thread of its own; commit() opens the database anew instead.
 class ManualRecovery final : public rocksdb::EventListener {
  public:
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* auto_recovery) override {
@@ -34,10 +36,10 @@ class ManualRecovery final : public rocksdb::EventListener {
 rocksdb::Options make_options() {
   rocksdb::Options options;
   options.create_if_missing = true;
-  // A record that was cut off at the very end of the log is what a crash in the middle of a write leaves; nobody was told
-  // that it is durable. This mode accepts that and refuses everything else, above all a bad checksum. Of the others,
-  // kAbsoluteConsistency would refuse to start after such a crash, and kPointInTimeRecovery would take a flipped bit in
-  // the middle for the end and drop acknowledged records behind it without a word.
+  // A record that was cut off at the very end of the log is what a crash in the middle of a write leaves; nobody was
+  // told that it is durable. This mode accepts that and refuses everything else, above all a bad checksum. Of the
+  // others, kAbsoluteConsistency would refuse to start after such a crash, and kPointInTimeRecovery would take a
+  // flipped bit in the middle for the end and drop acknowledged records behind it without a word.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.paranoid_checks = true;
   // The catalog is small: thousands of records of some hundred bytes.
@@ -98,15 +100,29 @@ tl::unexpected<Error> rocksdb_failure(const rocksdb::Status& status, std::string
   return failure(code, "{}: {}{}", what, status.ToString(), advice_for(code));
 }
 
+Result<std::unique_ptr<rocksdb::DB>> open_database(const std::string& directory) {
+  rocksdb::DB* raw = nullptr;
+  const rocksdb::Status opened = rocksdb::DB::Open(make_options(), directory, &raw);
+  if (opened.ok()) return std::unique_ptr<rocksdb::DB>(raw);
+  const std::string text = opened.ToString();
+  // RocksDB has no code of its own for a held lock.
+  if (text.find("lock hold by current process") != std::string::npos) {
+    return failure(ErrorCode::already_exists, "the state directory {} is open in this process already", directory);
+  }
+  if (opened.IsIOError() && text.find("/LOCK:") != std::string::npos && !opened.IsNoSpace()) {
+    return failure(ErrorCode::already_exists,
+                   "the state directory {} is in use by {} (stop it, or choose another state_dir)", directory,
+                   describe_lock_holder(directory));
+  }
+  return rocksdb_failure(opened, fmt::format("cannot open the state log in {}", directory));
+}
+
 class RocksdbBackend final : public LogBackend {
  public:
   RocksdbBackend(std::string directory, std::unique_ptr<rocksdb::DB> db)
       : directory_(std::move(directory)), db_(std::move(db)) {}
 
-  ~RocksdbBackend() override {
-    const rocksdb::Status closed = db_->Close();
-    if (!closed.ok()) log_warn("store", "closing {}: {}", directory_, closed.ToString());
-  }
+  ~RocksdbBackend() override { close(); }
 
   Status commit(const std::vector<const std::vector<Write>*>& batches) override {
     rocksdb::WriteBatch batch;
@@ -116,23 +132,21 @@ class RocksdbBackend final : public LogBackend {
         if (!added.ok()) return rocksdb_failure(added, "cannot write to " + directory_);
       }
     }
-    // After a failed write RocksDB refuses all others until Resume(), which starts a new log file. A batch that failed was
-    // not acknowledged; it may or may not be found after a restart.
-    if (stopped_) {
-      const rocksdb::Status resumed = db_->Resume();
-      if (!resumed.ok()) return rocksdb_failure(resumed, "cannot write to " + directory_);
-      stopped_ = false;
-      log_info("store", "writing to {} goes on", directory_);
-    }
+    if (Status ready = reopen_after_failure(); !ready) return ready;
     rocksdb::WriteOptions options;
     options.sync = true;
     const rocksdb::Status written = db_->Write(options, &batch);
     if (written.ok()) return {};
-    stopped_ = true;
+    failed_ = true;
     return rocksdb_failure(written, "cannot write to " + directory_);
   }
 
   Result<std::vector<std::pair<std::string, std::string>>> read_all(const std::string& prefix) override {
+    const std::shared_lock lock(database_mutex_);
+    if (!db_) {
+      return failure(ErrorCode::unavailable, "cannot read {}: it is closed after a failed write (is the disk full?)",
+                     directory_);
+    }
     rocksdb::ReadOptions options;
     options.verify_checksums = true;
     options.fill_cache = false;
@@ -146,9 +160,34 @@ class RocksdbBackend final : public LogBackend {
   }
 
  private:
+  // After a failed write RocksDB refuses all others until its Resume(), which waits for ever for a flush while the
+  // disk is full, and otherwise may keep the log file that failed. Opening anew is what a restart would do: it reads
+  // the log, drops the record that was cut off, and starts another file. The batch that failed was not acknowledged;
+  // whether it is found afterwards is open. The database is small, so that this takes milliseconds, and it is done
+  // once a batch.
+  Status reopen_after_failure() {
+    if (!failed_) return {};
+    const std::unique_lock lock(database_mutex_);
+    close();
+    auto opened = open_database(directory_);
+    if (!opened) return failure(opened.error());
+    db_ = std::move(*opened);
+    failed_ = false;
+    log_info("store", "writing to {} goes on", directory_);
+    return {};
+  }
+
+  void close() {
+    if (!db_) return;
+    const rocksdb::Status closed = db_->Close();
+    if (!closed.ok()) log_warn("store", "closing {}: {}", directory_, closed.ToString());
+    db_.reset();
+  }
+
   std::string directory_;
-  std::unique_ptr<rocksdb::DB> db_;
-  bool stopped_ = false;  // the writer thread's
+  std::shared_mutex database_mutex_;  // readers against reopening; only the writer thread changes db_
+  std::unique_ptr<rocksdb::DB> db_;   // null while a reopening has failed
+  bool failed_ = false;               // the writer thread's
 };
 
 Status make_directory(const std::string& directory) {
@@ -181,20 +220,9 @@ Status make_directory(const std::string& directory) {
 
 Result<std::unique_ptr<LogBackend>> open_rocksdb_backend(const std::string& directory) {
   if (Status made = make_directory(directory); !made) return failure(made.error());
-  rocksdb::DB* raw = nullptr;
-  const rocksdb::Status opened = rocksdb::DB::Open(make_options(), directory, &raw);
-  if (opened.ok()) return std::make_unique<RocksdbBackend>(directory, std::unique_ptr<rocksdb::DB>(raw));
-  const std::string text = opened.ToString();
-  // RocksDB has no code of its own for a held lock.
-  if (text.find("lock hold by current process") != std::string::npos) {
-    return failure(ErrorCode::already_exists, "the state directory {} is open in this process already", directory);
-  }
-  if (opened.IsIOError() && text.find("LOCK") != std::string::npos && text.find("ock file") != std::string::npos) {
-    return failure(ErrorCode::already_exists,
-                   "the state directory {} is in use by {} (stop it, or choose another state_dir)", directory,
-                   describe_lock_holder(directory));
-  }
-  return rocksdb_failure(opened, fmt::format("cannot open the state log in {}", directory));
+  auto database = open_database(directory);
+  if (!database) return failure(database.error());
+  return std::make_unique<RocksdbBackend>(directory, std::move(*database));
 }
 
 }  // namespace dirigent::store

@@ -3,7 +3,7 @@
 // Strong ids: values that are ordered, hashed and printed like their representation, but never mixed up.
 #pragma once
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <compare>
 #include <cstdint>

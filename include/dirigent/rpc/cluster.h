@@ -43,9 +43,19 @@ struct LogAnswer {
   std::vector<Line> lines;
 };
 
+// What one end has sent and received, for metrics and tests. A batch is one call.
+struct LinkCounters {
+  std::uint64_t messages_sent = 0;
+  std::uint64_t batches_sent = 0;
+  std::uint64_t messages_received = 0;
+  std::uint64_t batches_received = 0;
+};
+
 // --- control side -------------------------------------------------------------------------------------------------
 
-// Implemented by the control role.
+// Implemented by the control role. For each session: joined once, said any number of times, lost once (also after
+// disconnect(), with its reason; not after a refused hello, and not after close()). Orders sent from inside *_joined
+// arrive after the answer to the hello.
 class ControlHandler {
  public:
   virtual ~ControlHandler() = default;
@@ -65,8 +75,11 @@ class ControlServer {
   [[nodiscard]] virtual Address address() const = 0;
   virtual void send(SessionId session, WorkerOrder order) = 0;         // unknown sessions are ignored
   virtual void send(SessionId session, DataPlaneOrder order) = 0;
+  // Errors: not_found (no such worker session), unavailable (it ended meanwhile), timed_out, cancelled.
   virtual io::Task<LogAnswer> logs(SessionId worker, LogQuery query, Duration timeout) = 0;
+  // Tells the peer why and closes; it will try again later. Unknown sessions are ignored.
   virtual void disconnect(SessionId session, std::string why) = 0;
+  [[nodiscard]] virtual LinkCounters counters() const = 0;  // of all sessions since the start
   // Stops accepting and closes every session, without callbacks.
   virtual void close() = 0;
 };
@@ -76,13 +89,16 @@ struct ControlServerOptions {
   Term term;                       // told to every client in the answer to its hello
   Duration silence_max = 3s;       // 3 heartbeats of 1 s
 };
-// `handler` must outlive the server.
+// `handler` must outlive the server, and the server must be gone before the loop is. Errors: invalid_argument (not an
+// address), already_exists (the address is in use), permission_denied.
 Result<std::unique_ptr<ControlServer>> serve_control(io::Loop& loop, ControlServerOptions options, ControlHandler& handler);
 
 // --- worker and data-plane side -----------------------------------------------------------------------------------
 
 enum class LinkState { connecting, joined };
 
+// Implemented by the worker role. joined and lost alternate; a refused hello calls neither, it is logged with the control
+// plane's words and repeated later.
 class WorkerHandler {
  public:
   virtual ~WorkerHandler() = default;
@@ -94,6 +110,7 @@ class WorkerHandler {
   virtual LogAnswer logs(LogQuery query) = 0;
 };
 
+// Implemented by the data role; as WorkerHandler.
 class DataPlaneHandler {
  public:
   virtual ~DataPlaneHandler() = default;
@@ -104,19 +121,24 @@ class DataPlaneHandler {
 };
 
 struct ClientOptions {
-  std::vector<Address> control;    // tried in turn
+  std::vector<Address> control;    // tried in turn, one after another at once; a pause follows the last one
   Duration connect_timeout = 1s;
-  Duration silence_max = 3s;
+  Duration silence_max = 3s;       // also the longest wait for the answer to a hello
 };
+// A client that is destroyed without close() drops its connection at once, without callbacks. `handler` must outlive the
+// client, and the client must be gone before the loop is. REQUIRES: at least one address.
 
 class WorkerClient {
  public:
   virtual ~WorkerClient() = default;
   [[nodiscard]] virtual LinkState state() const = 0;
-  // While connecting, messages are dropped: the next hello says everything.
+  // While connecting, messages are dropped: the next hello says everything. What is sent after hello() was called and
+  // before joined() is kept and follows the hello.
   virtual void send(WorkerMessage message) = 0;
-  // Sends what is queued (waiting at most `timeout`), then closes; no callbacks after it.
+  // Sends what is queued (waiting at most `timeout` until the control plane has it), then closes; no callbacks once it has
+  // begun. The client may be destroyed meanwhile.
   virtual io::Action close(Duration timeout) = 0;
+  [[nodiscard]] virtual LinkCounters counters() const = 0;  // of all its sessions
 };
 std::unique_ptr<WorkerClient> connect_worker(io::Loop& loop, ClientOptions options, WorkerHandler& handler);
 
@@ -126,6 +148,7 @@ class DataPlaneClient {
   [[nodiscard]] virtual LinkState state() const = 0;
   virtual void send(DataPlaneMessage message) = 0;
   virtual io::Action close(Duration timeout) = 0;
+  [[nodiscard]] virtual LinkCounters counters() const = 0;
 };
 std::unique_ptr<DataPlaneClient> connect_data_plane(io::Loop& loop, ClientOptions options, DataPlaneHandler& handler);
 

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+//
+// The shards of one data plane and the switchboard that feeds them: everything of the data role but its connection to the
+// control plane and its admin port. Shard 0 runs on the main loop, the others on threads of their own. Called on the main
+// loop's thread.
+#pragma once
+
+#include <asio/steady_timer.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dirigent/core/switchboard.h"
+#include "dirigent/io/loop.h"
+#include "dirigent/io/task.h"
+#include "roles/data/proxy_options.h"
+#include "roles/data/proxy_shard.h"
+
+namespace dirigent::roles {
+
+class DataPlane {
+ public:
+  // `tell` gets what the control plane has to know, on the main loop. Errors: invalid_argument names the option;
+  // already_exists: the address is taken.
+  static Result<std::unique_ptr<DataPlane>> open(io::Loop& main, ProxyOptions options,
+                                                 std::function<void(std::vector<DataPlaneMessage>)> tell);
+  DataPlane(const DataPlane&) = delete;
+  DataPlane& operator=(const DataPlane&) = delete;
+  // REQUIRES: stop() or abandon() has ended.
+  ~DataPlane();
+
+  void apply(const RouteUpdate& update);
+  void report_all();
+
+  [[nodiscard]] const std::string& address() const { return address_; }
+  // A complete route update has been applied.
+  [[nodiscard]] bool has_routes() const { return switchboard_.complete(); }
+  [[nodiscard]] bool draining() const { return draining_; }
+  [[nodiscard]] std::size_t sandboxes() const { return switchboard_.sandboxes(); }
+  [[nodiscard]] std::size_t functions() const { return switchboard_.functions(); }
+  // Client connections of all shards.
+  [[nodiscard]] std::uint32_t connections() const { return shared_.connections.load(std::memory_order_relaxed); }
+
+  // Requests that hold a slot, all shards.
+  [[nodiscard]] std::uint32_t in_flight() const;
+
+  // What every shard counts. Waits for a turn of each shard's loop.
+  io::Task<std::vector<MetricsSnapshot>> snapshot();
+
+  // Stops accepting, lets requests finish within `drain`, refuses and cuts what is left, joins the threads.
+  io::Action stop(Duration drain);
+  // The same at once and without a coroutine: for a start that failed half-way. Nothing is answered.
+  void abandon();
+
+ private:
+  struct Shard {
+    std::unique_ptr<io::Loop> own_loop;  // none for shard 0
+    io::Loop* loop = nullptr;
+    std::unique_ptr<ProxyShard> proxy;
+    std::thread thread;
+    bool drained = false;
+    bool finished = false;
+  };
+
+  DataPlane(io::Loop& main, ProxyOptions options, std::function<void(std::vector<DataPlaneMessage>)> tell);
+  Status open_shards();
+  ShardPorts ports_of(std::uint32_t index);
+  // Runs `work` on the thread of a shard: at once for shard 0, posted for the others.
+  template <class Work>
+  void on_shard(std::uint32_t index, Work work);
+  // Runs `work` on the main loop, later; from any shard's thread.
+  template <class Work>
+  void on_main(Work work);
+  void perform(core::SwitchboardEffects effects);
+  void shard_applied(std::uint32_t index, std::uint64_t number);
+  void join();
+  // Waits until `done` says so, at most until `deadline`; looked at whenever progress() is called.
+  template <class Done>
+  io::Action wait_for(Done done, Instant deadline);
+  void progress() { progress_.cancel(); }
+
+  io::Loop& main_;
+  const ProxyOptions options_;
+  std::function<void(std::vector<DataPlaneMessage>)> tell_;
+  std::string address_;
+  core::Switchboard switchboard_;  // freed after the shards, which hold pointers into it
+  DataPlaneShared shared_;
+  std::vector<Shard> shards_;
+  asio::steady_timer progress_;
+  // Main-loop handlers of shards hold it weakly: a late one finds that we are gone.
+  std::shared_ptr<DataPlane*> alive_;
+  bool draining_ = false;
+  bool stopped_ = false;
+};
+
+// A listening TCP socket, non-blocking; `shared` = other sockets will listen at the same address. Port 0 gets a free one.
+Result<int> listen_tcp(const std::string& address, bool shared);
+
+}  // namespace dirigent::roles

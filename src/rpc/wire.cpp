@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+#include "rpc/wire.h"
+
+#include <asio/post.hpp>
+#include <fmt/core.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+namespace dirigent::rpc {
+
+namespace {
+
+// Below this, messages of the same turn share a write; above it, the peer had better begin with its work. Measured with
+// 64-byte calls at depth 32: 1-2 KiB is best, 16 KiB makes the two sides work in turns and halves the rate.
+constexpr std::size_t kCorkBytes = 1536;
+// A peer that does not read is not read from either. Two unanswered batches of at most 4 MiB each and the answers to the
+// peer's two stay below, so two honest peers never wait for each other.
+constexpr std::size_t kUnsentPause = 16 * 1024 * 1024;
+// A message of the size limit may wait on top of that; more is a peer that takes our memory.
+constexpr std::size_t kUnsentMax = kUnsentPause + 2 * kMessageBytesMax;
+// One connection may take so many full reads before the others get their turn.
+constexpr int kReadsPerTurn = 16;
+constexpr std::size_t kKeptBytes = 16 * 1024;
+
+// A message in memory of its own, word-aligned as the reader needs it.
+class OwnedMessage final : public capnp::FlatArrayMessageReader {
+ public:
+  OwnedMessage(kj::Array<capnp::word> words, capnp::ReaderOptions limits)
+      : capnp::FlatArrayMessageReader(words, limits), words_(kj::mv(words)) {}
+
+ private:
+  kj::Array<capnp::word> words_;
+};
+
+std::uint32_t little_endian(const char* bytes) {
+  const auto* b = reinterpret_cast<const unsigned char*>(bytes);
+  return static_cast<std::uint32_t>(b[0]) | static_cast<std::uint32_t>(b[1]) << 8 | static_cast<std::uint32_t>(b[2]) << 16 |
+         static_cast<std::uint32_t>(b[3]) << 24;
+}
+
+std::string system_words(int error_number) { return std::generic_category().message(error_number); }
+
+}  // namespace
+
+// What the RPC system holds.
+class Wire::Stream final : public capnp::MessageStream {
+ public:
+  explicit Stream(std::shared_ptr<Wire> wire) : wire_(std::move(wire)) {}
+
+  kj::Promise<Incoming> tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd>, capnp::ReaderOptions options,
+                                       kj::ArrayPtr<capnp::word>) override {
+    return wire_->read(options);
+  }
+  kj::Promise<void> writeMessage(kj::ArrayPtr<const int>, kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override {
+    return wire_->write(segments);
+  }
+  kj::Promise<void> writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override {
+    kj::Promise<void> last = kj::READY_NOW;
+    for (auto& message : messages) last = wire_->write(message);
+    return last;
+  }
+  kj::Maybe<int> getSendBufferSize() override { return nullptr; }
+  kj::Promise<void> end() override { return wire_->finish_writing(); }
+
+ private:
+  std::shared_ptr<Wire> wire_;
+};
+
+Wire::Wire(KjLoop& kj, Socket socket, std::string peer, std::function<void(std::string why)> ended)
+    : kj_(kj), socket_(std::move(socket)), peer_(std::move(peer)), on_ended_(std::move(ended)), last_received_(io::Loop::now()), last_sent_(last_received_) {}
+
+Wire::~Wire() = default;
+
+kj::Own<capnp::MessageStream> Wire::stream() { return kj::heap<Stream>(shared_from_this()); }
+
+void Wire::close() {
+  on_ended_ = nullptr;
+  if (!ended_ && unsent() > 0) flush();
+  ended_ = true;
+  if (why_.empty()) why_ = "the connection was closed here";
+  std::error_code ignored;
+  socket_.close(ignored);
+  messages_.clear();
+  reader_ = nullptr;
+}
+
+void Wire::fail(std::string why) {
+  if (ended_) return;
+  ended_ = true;
+  why_ = std::move(why);
+  std::error_code ignored;
+  socket_.close(ignored);
+  // Calls that arrived whole are still handed on, then the RPC system sees the end of the stream.
+  deliver();
+  asio::post(kj_.context(), [self = shared_from_this()] {
+    self->kj_.pump();
+    if (auto ended = std::exchange(self->on_ended_, nullptr)) ended(self->why_);
+  });
+}
+
+// --- reading ------------------------------------------------------------------------------------------------------
+
+kj::Promise<Wire::Incoming> Wire::read(capnp::ReaderOptions options) {
+  options_ = options;
+  if (!messages_.empty()) {
+    auto message = kj::mv(messages_.front());
+    messages_.pop_front();
+    return Incoming(capnp::MessageReaderAndFds{kj::mv(message), nullptr});
+  }
+  if (ended_) return Incoming(nullptr);
+  auto pair = kj::newPromiseAndFulfiller<Incoming>();
+  reader_ = kj::mv(pair.fulfiller);
+  wait_readable();
+  return kj::mv(pair.promise);
+}
+
+void Wire::wait_readable() {
+  if (reading_ || ended_ || unsent() > kUnsentPause) return;
+  reading_ = true;
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](std::error_code error) {
+    self->reading_ = false;
+    if (error || self->ended_) return;
+    self->on_readable();
+    self->kj_.pump();
+  });
+}
+
+void Wire::on_readable() {
+  std::vector<char>& scratch = kj_.scratch();
+  for (int reads = 0; reads < kReadsPerTurn; ++reads) {
+    const ssize_t received = ::recv(socket_.native_handle(), scratch.data(), scratch.size(), MSG_DONTWAIT);
+    if (received < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+      fail("the connection broke: " + system_words(errno));
+      return;
+    }
+    if (received == 0) {
+      fail(partial_.empty() ? kPeerClosed : "the peer closed the connection in the middle of a message");
+      return;
+    }
+    last_received_ = io::Loop::now();
+    const auto size = static_cast<std::size_t>(received);
+    if (partial_.empty()) {
+      const std::size_t used = parse(scratch.data(), size);
+      if (ended_) return;
+      partial_.assign(scratch.data() + used, scratch.data() + size);
+    } else {
+      partial_.insert(partial_.end(), scratch.data(), scratch.data() + size);
+      const std::size_t used = parse(partial_.data(), partial_.size());
+      if (ended_) return;
+      partial_.erase(partial_.begin(), partial_.begin() + static_cast<std::ptrdiff_t>(used));
+    }
+    if (partial_.empty() && partial_.capacity() > kKeptBytes) partial_ = {};
+    if (size < scratch.size() || !messages_.empty()) break;
+  }
+  if (messages_.empty()) {
+    wait_readable();
+  } else {
+    deliver();
+  }
+}
+
+// The frame: the number of segments less one, then each segment's size in words (all 32 bits, little-endian), padded to
+// whole words; then the segments.
+std::size_t Wire::parse(const char* bytes, std::size_t size) {
+  std::size_t used = 0;
+  while (size - used >= sizeof(capnp::word)) {
+    const char* const frame = bytes + used;
+    const std::uint64_t segments = std::uint64_t{little_endian(frame)} + 1;
+    if (segments > kSegmentsMax) {
+      fail(fmt::format("the peer does not speak Cap'n Proto RPC (its bytes read as a message of {} segments, at most {} are allowed)",
+                       segments, kSegmentsMax));
+      return used;
+    }
+    const std::size_t header = (segments / 2 + 1) * sizeof(capnp::word);
+    if (size - used < header) break;
+    std::uint64_t words = 0;
+    for (std::uint64_t i = 0; i < segments; ++i) words += little_endian(frame + 4 + 4 * i);
+    const std::uint64_t total = header + words * sizeof(capnp::word);
+    if (total > kMessageBytesMax) {
+      fail(fmt::format("the peer announced a message of {} bytes, at most {} are allowed", total, kMessageBytesMax));
+      return used;
+    }
+    if (size - used < total) break;
+    auto copy = kj::heapArray<capnp::word>(total / sizeof(capnp::word));
+    std::memcpy(copy.begin(), frame, total);
+    messages_.push_back(kj::heap<OwnedMessage>(kj::mv(copy), options_));
+    used += total;
+  }
+  return used;
+}
+
+void Wire::deliver() {
+  KJ_IF_MAYBE (waiting, reader_) {
+    auto reader = kj::mv(*waiting);
+    reader_ = nullptr;
+    kj_.inside("receiving", [&] {
+      if (messages_.empty()) {
+        reader->fulfill(nullptr);
+      } else {
+        auto message = kj::mv(messages_.front());
+        messages_.pop_front();
+        reader->fulfill(Incoming(capnp::MessageReaderAndFds{kj::mv(message), nullptr}));
+      }
+    });
+  }
+}
+
+// --- writing ------------------------------------------------------------------------------------------------------
+
+kj::Promise<void> Wire::write(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  if (ended_ || write_ended_) return KJ_EXCEPTION(DISCONNECTED, "the connection has ended", why_);
+  const std::size_t before = out_.size();
+  std::size_t total = (segments.size() / 2 + 1) * sizeof(capnp::word);
+  for (auto segment : segments) total += segment.asBytes().size();
+  out_.resize(before + total);
+  char* at = out_.data() + before;
+  const auto put_number = [&at](std::size_t number) {
+    for (int shift = 0; shift < 32; shift += 8) *at++ = static_cast<char>(number >> shift & 0xff);
+  };
+  put_number(segments.size() - 1);
+  for (auto segment : segments) put_number(segment.size());
+  if (segments.size() % 2 == 0) put_number(0);
+  for (auto segment : segments) {
+    std::memcpy(at, segment.begin(), segment.asBytes().size());
+    at += segment.asBytes().size();
+  }
+  if (unsent() > kUnsentMax) {
+    fail(fmt::format("the peer does not take what is sent to it: {} bytes wait", unsent()));
+    return KJ_EXCEPTION(DISCONNECTED, "the peer does not read");
+  }
+  if (unsent() >= kCorkBytes) {
+    flush();
+  } else {
+    post_flush();
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> Wire::finish_writing() {
+  write_ended_ = true;
+  if (!ended_) {
+    flush();
+    std::error_code ignored;
+    if (unsent() == 0) socket_.shutdown(Socket::shutdown_send, ignored);
+  }
+  return kj::READY_NOW;
+}
+
+void Wire::post_flush() {
+  if (flush_posted_ || write_waiting_) return;
+  flush_posted_ = true;
+  asio::post(kj_.context(), [self = shared_from_this()] {
+    self->flush_posted_ = false;
+    self->flush();
+  });
+}
+
+void Wire::flush() {
+  if (ended_ || write_waiting_) return;
+  const bool paused = unsent() > kUnsentPause;
+  while (unsent() > 0) {
+    const ssize_t sent = ::send(socket_.native_handle(), out_.data() + out_begin_, unsent(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0) {
+      out_begin_ += static_cast<std::size_t>(sent);
+      last_sent_ = io::Loop::now();
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      break;
+    } else if (errno != EINTR) {
+      fail("the connection broke: " + system_words(errno));
+      return;
+    }
+  }
+  if (unsent() == 0) {
+    out_begin_ = 0;
+    out_.clear();
+    if (out_.capacity() > kKeptBytes) out_ = {};
+    std::error_code ignored;
+    if (write_ended_) socket_.shutdown(Socket::shutdown_send, ignored);
+  } else {
+    // Moving the rest to the front costs little only while the rest is the smaller part.
+    if (out_begin_ > out_.size() / 2) {
+      out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(out_begin_));
+      out_begin_ = 0;
+    }
+    write_waiting_ = true;
+    socket_.async_wait(Socket::wait_write, [self = shared_from_this()](std::error_code error) {
+      self->write_waiting_ = false;
+      if (error || self->ended_) return;
+      self->flush();
+    });
+  }
+  if (paused && unsent() <= kUnsentPause && reader_ != nullptr) wait_readable();
+}
+
+}  // namespace dirigent::rpc

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+//
+// The life of one cell, as the first process of its pid namespace: joins its cgroups, prepares what every sandbox needs,
+// waits for an order, becomes the sandbox, and stays as its init (or serves the builtin function itself).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sandbox/cell/wire.h"
+
+namespace dirigent::sandbox::cell {
+
+struct ParkingPlace {
+  wire::Isolation isolation = wire::Isolation::full;
+  bool has_network = false;
+  int control = -1;
+  int output = -1;
+  int errors = -1;
+  std::vector<int> cgroups;  // cgroup.procs, open for writing
+  unsigned outer_uid = 0;    // of the worker, for the user namespace's map
+  unsigned outer_gid = 0;
+};
+
+[[noreturn]] void live_parked(const ParkingPlace& place);
+
+}  // namespace dirigent::sandbox::cell

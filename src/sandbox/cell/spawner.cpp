@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#include "sandbox/cell/spawner.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/netfilter.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "sandbox/cell/parked.h"
+#include "sandbox/cell/steps.h"
+#include "sandbox/cell/wire.h"
+#include "sandbox/netlink.h"
+
+namespace dirigent::sandbox::cell {
+
+namespace {
+
+struct Child {
+  std::uint32_t serial;
+  pid_t pid;
+};
+
+struct Spawner {
+  std::vector<Child> children;
+  std::vector<int> kept;  // locks, held until everything is removed
+  wire::Configure configuration;
+  int signals = -1;
+
+  void send(const wire::Writer& out) { wire::send_message(wire::kSpawnerSocket, out.bytes()); }
+  void park(wire::Reader& in, const std::vector<int>& fds);
+  void kill_child(std::uint32_t serial);
+  void reap(bool report);
+  void take_down();
+};
+
+void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
+  const std::uint32_t serial = in.u32();
+  ParkingPlace place;
+  place.isolation = static_cast<wire::Isolation>(in.u8());
+  place.has_network = in.u8() != 0;
+  if (!in.ok() || fds.size() < 3) {
+    send(wire::Writer(wire::Kind::not_forked).u32(serial).text("the spawner got a malformed order"));
+    return;
+  }
+  place.control = fds[0];
+  place.output = fds[1];
+  place.errors = fds[2];
+  place.cgroups.assign(fds.begin() + 3, fds.end());
+  place.outer_uid = ::geteuid();
+  place.outer_gid = ::getegid();
+  unsigned long flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
+  flags |= place.isolation == wire::Isolation::full ? CLONE_NEWNET : CLONE_NEWUSER;
+  const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, 0, 0, 0, 0));
+  if (pid == 0) live_parked(place);
+  if (pid < 0) {
+    send(wire::Writer(wire::Kind::not_forked).u32(serial).text(errno_failure("clone", "a cell into new namespaces").text));
+    return;
+  }
+  children.push_back({serial, pid});
+  send(wire::Writer(wire::Kind::forked).u32(serial).u32(static_cast<std::uint32_t>(pid)));
+}
+
+void Spawner::kill_child(std::uint32_t serial) {
+  for (const auto& child : children) {
+    if (child.serial == serial) ::kill(child.pid, SIGKILL);
+  }
+}
+
+void Spawner::reap(bool report) {
+  int status = 0;
+  for (pid_t pid = ::waitpid(-1, &status, WNOHANG); pid > 0; pid = ::waitpid(-1, &status, WNOHANG)) {
+    for (auto child = children.begin(); child != children.end(); ++child) {
+      if (child->pid != pid) continue;
+      if (report) send(wire::Writer(wire::Kind::exited).u32(child->serial).u32(static_cast<std::uint32_t>(status)));
+      *child = children.back();
+      children.pop_back();
+      break;
+    }
+  }
+}
+
+// Removes a tree of cgroup directories; true when it is gone.
+bool remove_tree(const std::string& path) {
+  if (DIR* directory = ::opendir(path.c_str())) {
+    while (const dirent* entry = ::readdir(directory)) {
+      const std::string name = entry->d_name;
+      if (entry->d_type == DT_DIR && name != "." && name != "..") remove_tree(path + "/" + name);
+    }
+    ::closedir(directory);
+  }
+  return ::rmdir(path.c_str()) == 0 || errno == ENOENT;
+}
+
+// The worker is gone, with or without a farewell: nothing of it may stay.
+void Spawner::take_down() {
+  for (const auto& child : children) ::kill(child.pid, SIGKILL);
+  while (!children.empty()) {
+    int status = 0;
+    const pid_t pid = ::waitpid(-1, &status, 0);
+    if (pid < 0 && errno == ECHILD) break;
+    for (auto child = children.begin(); child != children.end(); ++child) {
+      if (child->pid != pid) continue;
+      children.erase(child);
+      break;
+    }
+  }
+  for (const auto& directory : configuration.cgroup_dirs) {
+    // A cgroup is busy for a moment after its last process was reaped.
+    for (int attempt = 0; attempt < 200 && !remove_tree(directory); ++attempt) ::usleep(10'000);
+    // The common parent goes with its last node.
+    ::rmdir(directory.substr(0, directory.rfind('/')).c_str());
+  }
+  if (configuration.gateway != 0) {
+    netlink::RouteSocket socket;
+    if (socket.open() == 0) socket.run(netlink::delete_address(1, configuration.gateway, 32));
+  }
+  if (!configuration.nft_table.empty()) netlink::delete_nft_table(NFPROTO_INET, configuration.nft_table);
+  if (!configuration.nft_publish_table.empty()) netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
+}
+
+}  // namespace
+
+int run_spawner() {
+  // Signals meant for the worker's terminal or service are the worker's business.
+  ::setsid();
+  ::signal(SIGTERM, SIG_IGN);
+  ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::fcntl(wire::kSpawnerSocket, F_SETFD, FD_CLOEXEC);
+  Spawner spawner;
+  sigset_t handled;
+  sigemptyset(&handled);
+  sigaddset(&handled, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &handled, nullptr);
+  spawner.signals = ::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (spawner.signals < 0) return 1;
+  pollfd events[2] = {{wire::kSpawnerSocket, POLLIN, 0}, {spawner.signals, POLLIN, 0}};
+  for (;;) {
+    if (::poll(events, 2, -1) < 0) continue;
+    if (events[1].revents != 0) {
+      signalfd_siginfo signal{};
+      while (::read(spawner.signals, &signal, sizeof signal) > 0) {
+      }
+      spawner.reap(true);
+    }
+    if (events[0].revents == 0) continue;
+    std::string bytes;
+    std::vector<int> fds;
+    const long size = wire::receive_message(wire::kSpawnerSocket, bytes, &fds, false);
+    if (size == -EAGAIN) continue;
+    if (size <= 0) break;
+    wire::Reader in(bytes);
+    switch (in.kind()) {
+      case wire::Kind::configure:
+        spawner.configuration = wire::Configure::read(in);
+        spawner.kept.insert(spawner.kept.end(), fds.begin(), fds.end());
+        fds.clear();
+        break;
+      case wire::Kind::park:
+        spawner.park(in, fds);
+        break;
+      case wire::Kind::kill:
+        spawner.kill_child(in.u32());
+        break;
+      default:
+        break;
+    }
+    for (const int fd : fds) ::close(fd);
+  }
+  spawner.take_down();
+  return 0;
+}
+
+}  // namespace dirigent::sandbox::cell

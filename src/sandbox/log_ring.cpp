@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#include "sandbox/log_ring.h"
+
+#include <algorithm>
+
+namespace dirigent::sandbox {
+
+namespace {
+// A line costs its object too, or a million empty lines would cost a hundred times the bound.
+constexpr std::size_t kLineOverhead = sizeof(LogLine);
+}  // namespace
+
+void LogRing::append(bool is_error_stream, std::string_view bytes, WallTime now) {
+  std::string& partial = partial_[is_error_stream ? 1 : 0];
+  while (!bytes.empty()) {
+    const std::size_t newline = bytes.find('\n');
+    const std::string_view piece = bytes.substr(0, newline);
+    const std::size_t room = kLineBytesMax - partial.size();
+    if (piece.size() > room) {
+      partial += piece.substr(0, room);
+      bytes.remove_prefix(room);
+      add(is_error_stream, std::exchange(partial, {}), now);
+      continue;
+    }
+    partial += piece;
+    if (newline == std::string_view::npos) return;
+    bytes.remove_prefix(newline + 1);
+    add(is_error_stream, std::exchange(partial, {}), now);
+  }
+}
+
+void LogRing::finish(WallTime now) {
+  for (const bool is_error_stream : {false, true}) {
+    std::string& partial = partial_[is_error_stream ? 1 : 0];
+    if (!partial.empty()) add(is_error_stream, std::exchange(partial, {}), now);
+  }
+}
+
+void LogRing::add(bool is_error_stream, std::string text, WallTime now) {
+  bytes_ += text.size() + kLineOverhead;
+  lines_.push_back(LogLine{now, is_error_stream, std::move(text)});
+  while (bytes_ > kBytesMax) {
+    bytes_ -= lines_.front().text.size() + kLineOverhead;
+    lines_.pop_front();
+  }
+}
+
+std::vector<LogLine> LogRing::newest(std::size_t lines_max) const {
+  const std::size_t count = std::min(lines_max, lines_.size());
+  return {lines_.end() - static_cast<std::ptrdiff_t>(count), lines_.end()};
+}
+
+std::string LogRing::tail(std::size_t bytes_max) const {
+  std::size_t size = 0;
+  auto first = lines_.end();
+  while (first != lines_.begin() && size + std::prev(first)->text.size() + 1 <= bytes_max) {
+    --first;
+    size += first->text.size() + 1;
+  }
+  std::string text;
+  for (; first != lines_.end(); ++first) (text += first->text) += '\n';
+  return text;
+}
+
+}  // namespace dirigent::sandbox

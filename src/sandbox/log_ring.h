@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+//
+// The newest output of one sandbox: whole lines with their time, bounded in bytes.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dirigent/sandbox/runtime.h"
+
+namespace dirigent::sandbox {
+
+class LogRing {
+ public:
+  static constexpr std::size_t kBytesMax = 1 << 20;
+  static constexpr std::size_t kLineBytesMax = 4096;
+
+  // Bytes as they were read from one of the two streams.
+  void append(bool is_error_stream, std::string_view bytes, WallTime now);
+  // Turns what stands without a newline into lines: at the end of the streams.
+  void finish(WallTime now);
+
+  [[nodiscard]] std::vector<LogLine> newest(std::size_t lines_max) const;
+  // The last whole lines that fit into `bytes_max`, each with its newline.
+  [[nodiscard]] std::string tail(std::size_t bytes_max) const;
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+
+ private:
+  void add(bool is_error_stream, std::string text, WallTime now);
+
+  std::deque<LogLine> lines_;
+  std::size_t bytes_ = 0;
+  std::string partial_[2];
+};
+
+}  // namespace dirigent::sandbox

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+//
+// The cgroups of a worker: one tree of directories per controller (version 1) or one for all (version 2), below
+// .../dirigent/<node>/<cell>. Limits are plain files; an absent controller is a weakness, not an error.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dirigent/base/result.h"
+#include "dirigent/model/function.h"
+
+namespace dirigent::sandbox {
+
+struct CgroupLimits {
+  Bytes memory;
+  Millicpu cpu;
+  Millicpu cpu_limit;  // 0 = shares only
+  std::uint32_t pids = 0;
+};
+
+class Cgroups {
+ public:
+  // Finds the hierarchies and makes the node's directories; first removes what an earlier life left there, ending its
+  // processes. Blocks. Never fails: what cannot be had is in weaknesses().
+  static Cgroups open(const std::string& node);
+
+  // Makes the directories of one cell and opens in each the file by which a single-threaded process joins by writing 0
+  // (the descriptors are the caller's).
+  Result<std::vector<int>> make(const std::string& cell) const;
+  Status set_limits(const std::string& cell, const CgroupLimits& limits) const;
+  // How many processes of the cell the kernel has ended for want of memory.
+  [[nodiscard]] std::uint64_t memory_kills(const std::string& cell) const;
+  // Retries while the kernel still counts an ended process. Blocks for at most two seconds.
+  void remove(const std::string& cell) const;
+
+  // The node's directories, for the spawner's last clean-up.
+  [[nodiscard]] std::vector<std::string> node_directories() const;
+  [[nodiscard]] const std::vector<std::string>& weaknesses() const { return weaknesses_; }
+
+ private:
+  struct Tree {
+    std::string directory;  // of the node
+    bool has_memory = false;
+    bool has_cpu = false;
+    bool has_pids = false;
+    bool is_v2 = false;
+  };
+  void add_tree(Tree tree);
+
+  std::vector<Tree> trees_;
+  std::vector<std::string> weaknesses_;
+};
+
+}  // namespace dirigent::sandbox

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "sandbox/process/images.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+namespace dirigent::sandbox {
+
+namespace {
+
+constexpr const char* kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+std::vector<std::string> make_environment(const StartSandbox& order, std::uint16_t port) {
+  std::map<std::string, std::string> variables{{"PATH", kPath}, {"HOME", "/tmp"}};
+  for (const auto& [name, value] : order.spec.environment) variables[name] = value;
+  // Facts, which the user cannot choose.
+  variables["PORT"] = std::to_string(port);
+  variables["FUNCTION_NAME"] = order.function.value;
+  variables["REVISION"] = revision_name(order.function, order.revision);
+  variables["SANDBOX_ID"] = to_string(order.id);
+  std::vector<std::string> lines;
+  for (const auto& [name, value] : variables) lines.push_back(name + "=" + value);
+  return lines;
+}
+
+Status fill_exec(const Image& image, wire::Order& out) {
+  struct stat status {};
+  if (::stat(image.location.c_str(), &status) != 0) {
+    return failure(errno == EACCES ? ErrorCode::permission_denied : ErrorCode::not_found,
+                   "cannot execute {}: {} (exec: names a program on the worker's host)", image.location, std::generic_category().message(errno));
+  }
+  if (!S_ISREG(status.st_mode) || (status.st_mode & 0111) == 0) {
+    return failure(ErrorCode::not_found, "cannot execute {}: it is not an executable file", image.location);
+  }
+  out.root = wire::RootKind::host;
+  out.directory = std::filesystem::path(image.location).parent_path().lexically_normal().string();
+  out.arguments = image.arguments;
+  out.arguments.insert(out.arguments.begin(), image.location);
+  out.working_directory = out.directory;
+  return {};
+}
+
+Status fill_root(const Image& image, const std::string& directory, wire::Order& out) {
+  struct stat status {};
+  if (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
+    return failure(ErrorCode::not_found, "cannot use {} as a root: there is no such directory on the worker's host", directory);
+  }
+  if (out.arguments.empty()) {
+    return failure(ErrorCode::invalid_argument, "the image {} has no command of its own: give the program and its arguments as arguments", image.location);
+  }
+  out.root = wire::RootKind::overlay;
+  out.directory = directory;
+  out.working_directory = "/";
+  return {};
+}
+
+}  // namespace
+
+Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings) {
+  auto image = parse_image(order.spec.image);
+  if (!image) return failure(image.error());
+  wire::Order out;
+  out.tmp_bytes = static_cast<std::uint64_t>(settings.tmp_max.value);
+  out.environment = make_environment(order, port);
+  out.hostname = to_string(order.id);
+  out.port = port;
+  out.node = settings.node;
+  out.revision = revision_name(order.function, order.revision);
+  Status status;
+  switch (image->kind) {
+    case ImageKind::builtin:
+      out.builtin = image->location;
+      break;
+    case ImageKind::exec:
+      status = fill_exec(*image, out);
+      out.arguments.insert(out.arguments.end(), order.spec.arguments.begin(), order.spec.arguments.end());
+      break;
+    case ImageKind::directory:
+      out.arguments = order.spec.arguments;
+      status = fill_root(*image, image->location, out);
+      break;
+    case ImageKind::tar: {
+      auto directory = unpack_tar(image->location, settings.cache);
+      if (!directory) return failure(directory.error());
+      out.arguments = order.spec.arguments;
+      status = fill_root(*image, *directory, out);
+      break;
+    }
+    case ImageKind::reference:
+      return failure(ErrorCode::not_found, "the process runtime cannot pull \"{}\": use builtin:, exec:, dir: or tar:, or a worker with another runtime",
+                     order.spec.image);
+  }
+  if (!status) return failure(status.error());
+  if (!order.spec.working_directory.empty()) out.working_directory = order.spec.working_directory;
+  wire::Writer probe(wire::Kind::order);
+  out.write(probe);
+  if (probe.bytes().size() > wire::kMessageBytesMax) {
+    return failure(ErrorCode::invalid_argument, "arguments and environment take {} bytes, at most {} are possible", probe.bytes().size(), wire::kMessageBytesMax);
+  }
+  return out;
+}
+
+}  // namespace dirigent::sandbox

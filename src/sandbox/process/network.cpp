@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#include "sandbox/process/network.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <thread>
+
+namespace dirigent::sandbox {
+
+namespace {
+
+// Locally administered, and the same bytes for the same end of the same cell.
+std::string mac_of(std::uint8_t end, std::uint32_t range, std::uint32_t number) {
+  const std::uint8_t bytes[6] = {0x02, 0xd1, end, static_cast<std::uint8_t>(range), static_cast<std::uint8_t>(number >> 8),
+                                 static_cast<std::uint8_t>(number)};
+  return std::string(reinterpret_cast<const char*>(bytes), sizeof bytes);
+}
+
+}  // namespace
+
+NameLock& NameLock::operator=(NameLock&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+NameLock::~NameLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<NameLock> NameLock::take(const std::string& name) {
+  NameLock lock;
+  lock.fd_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (lock.fd_ < 0) return errno_failure(errno, "cannot make a unix socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::size_t size = std::min(name.size(), sizeof address.sun_path - 1);
+  std::memcpy(address.sun_path + 1, name.data(), size);
+  if (::bind(lock.fd_, reinterpret_cast<sockaddr*>(&address), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size)) != 0) {
+    if (errno == EADDRINUSE) return failure(ErrorCode::already_exists, "{} is in use by another process", name);
+    return errno_failure(errno, fmt::format("cannot take the name {}", name));
+  }
+  return lock;
+}
+
+Result<std::unique_ptr<Network>> Network::open(const std::string& node) {
+  auto network = std::unique_ptr<Network>(new Network());
+  const auto preferred = static_cast<std::uint32_t>(std::hash<std::string>{}(node) % kRanges);
+  bool claimed = false;
+  for (std::uint32_t i = 0; i < kRanges && !claimed; ++i) {
+    network->range_ = (preferred + i) % kRanges;
+    auto lock = NameLock::take(fmt::format("dirigent-range-{}", network->range_));
+    if (!lock && lock.error().code != ErrorCode::already_exists) return failure(lock.error());
+    if (!lock) continue;
+    network->lock_ = std::move(*lock);
+    claimed = true;
+  }
+  if (!claimed) return failure(ErrorCode::exhausted, "all {} address ranges of 198.18.0.0/15 are taken: too many workers on this host", kRanges);
+  if (const int error = network->socket_.open()) return errno_failure(error, "cannot open a netlink socket");
+  if (const int error = network->socket_.run(netlink::add_address(1, network->gateway(), 32))) {
+    return errno_failure(error, fmt::format("cannot add address {} to lo", to_dotted(network->gateway())));
+  }
+  // Without a network interface of its own, a fresh namespace has lo down.
+  static_cast<void>(network->socket_.run(netlink::set_up(1)));
+  return network;
+}
+
+Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, std::uint32_t number) {
+  const std::lock_guard lock(mutex_);
+  const std::string name = fmt::format("{}{:x}", link_prefix(), serial);
+  const std::string outer = mac_of(0, range_, number);
+  const std::string inner = mac_of(1, range_, number);
+  if (const int error = socket_.run(netlink::make_veth(name, outer, wire::kInnerLink, inner, pid, 0))) {
+    return errno_failure(error, fmt::format("cannot make the link {} to process {}", name, pid));
+  }
+  const auto index = static_cast<int>(::if_nametoindex(name.c_str()));
+  if (index == 0) return errno_failure(errno, fmt::format("cannot find the link {}", name));
+  // No link-local address and its chatter on the host's side.
+  const int fd = ::open(fmt::format("/proc/sys/net/ipv6/conf/{}/disable_ipv6", name).c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    [[maybe_unused]] const auto ignored = ::write(fd, "1", 1);
+    ::close(fd);
+  }
+  std::vector<netlink::Request> requests;
+  requests.push_back(netlink::add_host_route(index, address_of(number), gateway()));
+  requests.push_back(netlink::add_neighbour(index, address_of(number), inner));
+  if (const int error = socket_.run(requests)) return errno_failure(error, fmt::format("cannot route {} to {}", to_dotted(address_of(number)), name));
+  return wire::Network{address_of(number), gateway(), outer};
+}
+
+void Network::remove_gateway() {
+  const std::lock_guard lock(mutex_);
+  static_cast<void>(socket_.run(netlink::delete_address(1, gateway(), 32)));
+}
+
+void Network::wait_for_links(Duration patience) const {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    bool found = false;
+    struct if_nameindex* links = ::if_nameindex();
+    for (auto* link = links; link != nullptr && link->if_index != 0; ++link) found = found || std::string_view(link->if_name).starts_with(link_prefix());
+    if (links != nullptr) ::if_freenameindex(links);
+    if (!found || std::chrono::steady_clock::now() > until) return;
+    std::this_thread::sleep_for(2ms);
+  }
+}
+
+std::uint32_t Network::address_of(std::uint32_t number) const {
+  return htonl((198u << 24 | 18u << 16) + range_ * kRangeSize + number);
+}
+
+std::string Network::link_prefix() const { return fmt::format("dg{:02x}-", range_); }
+
+std::string to_dotted(std::uint32_t address) {
+  char text[INET_ADDRSTRLEN] = {};
+  ::inet_ntop(AF_INET, &address, text, sizeof text);
+  return text;
+}
+
+}  // namespace dirigent::sandbox

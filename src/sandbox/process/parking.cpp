@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+//
+// The supply of parked cells. Everything slow about a sandbox (namespaces, a link, joining cgroups: the last waits for the
+// kernel's grace periods, 7 to 11 ms each on a quiet machine) is done here, ahead of the order and several at a time.
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "dirigent/base/log.h"
+#include "sandbox/process/runtime_impl.h"
+
+namespace dirigent::sandbox {
+
+namespace {
+
+// Cells being parked at a time: more only wait for the same locks of the kernel.
+constexpr std::size_t kParkingMax = 8;
+constexpr Duration kPauseAfterFailure = 500ms;
+
+struct Ends {
+  int worker[3] = {-1, -1, -1};  // control, stdout, stderr
+  int cell[3] = {-1, -1, -1};
+};
+
+Result<Ends> make_ends() {
+  Ends ends;
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno_failure(errno, "cannot make the control socket of a cell");
+  ends.worker[0] = pair[0];
+  ends.cell[0] = pair[1];
+  for (int stream = 1; stream <= 2; ++stream) {
+    if (::pipe2(pair, O_CLOEXEC) != 0) {
+      const int error = errno;
+      for (int i = 0; i < stream; ++i) {
+        ::close(ends.worker[i]);
+        ::close(ends.cell[i]);
+      }
+      return errno_failure(error, "cannot make the output pipes of a cell");
+    }
+    ends.worker[stream] = pair[0];
+    ends.cell[stream] = pair[1];
+    ::fcntl(pair[0], F_SETFL, O_NONBLOCK);
+  }
+  return ends;
+}
+
+}  // namespace
+
+std::size_t ProcessRuntime::parked_wanted() const {
+  const std::size_t for_demand = std::min<std::size_t>(demand_, options_.parked_max);
+  return std::max<std::size_t>(options_.parked, for_demand);
+}
+
+void ProcessRuntime::refill() {
+  if (closing_) return;
+  const bool may_stock = io::Loop::now() >= refill_after_;
+  const std::size_t wanted = waiters_.size() + (may_stock ? parked_wanted() : 0);
+  while (parking_ < kParkingMax && parked_.size() + parking_ < wanted && !numbers_.empty()) {
+    ++parking_;
+    group_.spawn(park_one());
+  }
+}
+
+io::Task<void> ProcessRuntime::park_one() {
+  auto cell = std::make_shared<Cell>(loop_);
+  cell->serial = next_serial_++;
+  cell->name = fmt::format("cell-{:x}", cell->serial);
+  if (numbers_.empty()) {
+    --parking_;
+    co_return Status{};
+  }
+  cell->number = numbers_.front();
+  numbers_.pop_front();
+  by_serial_[cell->serial] = cell;
+  Status status;
+  try {
+    status = co_await park(cell);
+  } catch (const std::system_error&) {
+    status = failure(ErrorCode::cancelled, "cancelled");
+  }
+  --parking_;
+  parked_or_not(cell, status);
+  co_return Status{};
+}
+
+io::Task<void> ProcessRuntime::park(CellPtr cell) {
+  const Instant deadline = io::Loop::now() + options_.start_timeout;
+  auto make_cgroups = [this, name = cell->name] { return cgroups_.make(name); };
+  auto cgroup_fds = co_await helpers_->run(std::move(make_cgroups));
+  if (!cgroup_fds) co_return failure(cgroup_fds.error());
+  auto ends = make_ends();
+  std::vector<int> fds;
+  if (ends) fds.assign(ends->cell, ends->cell + 3);
+  fds.insert(fds.end(), cgroup_fds->begin(), cgroup_fds->end());
+  Status sent;
+  if (ends) {
+    wire::Writer message(wire::Kind::park);
+    message.u32(cell->serial).u8(static_cast<std::uint8_t>(full_ ? wire::Isolation::full : wire::Isolation::user)).u8(network_ ? 1 : 0);
+    sent = closing_ ? Status(failure(ErrorCode::cancelled, "closing")) : spawner_.send(message, fds);
+    cell->control.assign(ends->worker[0]);
+    cell->output[0].assign(ends->worker[1]);
+    cell->output[1].assign(ends->worker[2]);
+    cell->is_forked = sent.has_value();
+  }
+  for (const int fd : fds) ::close(fd);
+  if (!ends) co_return failure(ends.error());
+  if (!sent) co_return sent;
+  read_control(cell);
+  read_output(cell, 0);
+  read_output(cell, 1);
+  auto forked = co_await cell->forked.wait(deadline);
+  if (!forked) co_return failure(forked.error().within("the spawner did not answer"));
+  if (cell->has_failed) co_return failure(cell->error);
+  if (network_) {
+    auto attach = [this, cell] { return network_->attach(cell->serial, cell->pid, cell->number); };
+    auto network = co_await helpers_->run(std::move(attach));
+    if (!network) {
+      // A cell that has given up takes its network with it, and knows better why.
+      const auto told = cell->changed;
+      static_cast<void>(co_await told->wait(io::Loop::now() + 200ms));
+      co_return failure(cell->has_failed ? cell->error : network.error());
+    }
+    wire::Writer message(wire::Kind::network);
+    network->write(message);
+    const int error = wire::send_message(cell->control.native_handle(), message.bytes());
+    if (error != 0 && !cell->has_failed) co_return errno_failure(error, "cannot talk to a cell");
+  }
+  const auto changed = cell->changed;
+  auto ready = co_await changed->wait(deadline);
+  if (!ready) co_return failure(ready.error().within("a cell did not get ready"));
+  if (cell->has_failed) co_return failure(cell->error);
+  co_return Status{};
+}
+
+// Gives the cell to the first who waits, or to the stock; a failure goes to one waiter, who can tell what is wrong.
+void ProcessRuntime::parked_or_not(const CellPtr& cell, const Status& status) {
+  if (status && cell->state != CellState::ended && !closing_) {
+    cell->state = CellState::parked;
+    cell->changed = std::make_shared<Signal>(loop_);
+    if (!waiters_.empty()) {
+      const auto waiter = waiters_.front();
+      waiters_.pop_front();
+      waiter->cell = cell;
+      waiter->signal.set();
+    } else {
+      parked_.push_back(cell);
+    }
+    refill();
+    return;
+  }
+  const Error error = !status ? status.error() : cell->has_failed ? cell->error : Error{ErrorCode::cancelled, "the runtime is closing"};
+  if (!cell->is_forked) ended(cell, std::nullopt);
+  else kill(cell);
+  if (closing_) return;
+  if (io::Loop::now() >= refill_after_) log_warn("sandbox", "cannot park a cell: {}", error.message);
+  refill_after_ = io::Loop::now() + kPauseAfterFailure;
+  if (!waiters_.empty()) {
+    const auto waiter = waiters_.front();
+    waiters_.pop_front();
+    waiter->error = error;
+    waiter->signal.set();
+  }
+  refill();
+}
+
+io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(Instant deadline) {
+  ++recent_launches_;
+  if (!parked_.empty()) {
+    CellPtr cell = parked_.front();
+    parked_.pop_front();
+    co_return cell;
+  }
+  if (numbers_.empty()) co_return failure(ErrorCode::exhausted, "all {} sandbox addresses of this worker are in use", kRangeSize - 4);
+  const auto waiter = std::make_shared<Waiter>(loop_);
+  waiters_.push_back(waiter);
+  refill();
+  Status waited;
+  try {
+    waited = co_await waiter->signal.wait(deadline);
+  } catch (const std::system_error&) {
+    waited = failure(ErrorCode::cancelled, "cancelled");
+  }
+  if (waiter->cell) {
+    if (waited) co_return waiter->cell;
+    // Cancelled in the moment it was served: the cell is as good as new.
+    if (waiter->cell->state == CellState::parked) parked_.push_front(waiter->cell);
+    co_return failure(waited.error());
+  }
+  std::erase(waiters_, waiter);
+  if (!waited) co_return failure(waited.error().within("no cell could be had"));
+  co_return failure(waiter->error);
+}
+
+// Each second: what was launched in it sets the stock for the seconds to come; it shrinks slowly.
+io::Task<void> ProcessRuntime::tend_pool() {
+  for (;;) {
+    Status slept = co_await io::sleep_for(loop_, 1s);
+    if (!slept) co_return Status{};
+    const std::size_t decayed = demand_ - (demand_ + 7) / 8;
+    demand_ = std::max(recent_launches_, decayed);
+    recent_launches_ = 0;
+    for (std::size_t surplus = parked_.size() > parked_wanted() ? parked_.size() - parked_wanted() : 0; surplus > 0; --surplus) {
+      const CellPtr cell = parked_.back();
+      parked_.pop_back();
+      kill(cell);
+    }
+    while (!kept_logs_.empty() && kept_logs_.front().until <= io::Loop::now()) kept_logs_.pop_front();
+    refill();
+  }
+}
+
+}  // namespace dirigent::sandbox

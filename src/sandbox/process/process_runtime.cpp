@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT
+#include "dirigent/sandbox/process_runtime.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "dirigent/base/assert.h"
+#include "dirigent/base/log.h"
+#include "dirigent/base/random.h"
+#include "sandbox/process/images.h"
+#include "sandbox/process/prober.h"
+#include "sandbox/process/runtime_impl.h"
+
+namespace dirigent::sandbox {
+
+namespace {
+
+constexpr std::uint32_t kFirstUid = 200'000;
+constexpr std::size_t kHelperThreads = 3;
+constexpr Duration kLinkPatience = 5s;
+constexpr Duration kKillPatience = 10s;
+
+Duration us(std::uint32_t value) { return std::chrono::microseconds(value); }
+
+// The node's earlier process may be gone a moment before its spawner has removed everything.
+Result<NameLock> take_node(const std::string& node) {
+  const Instant until = io::Loop::now() + 3s;
+  for (;;) {
+    auto lock = NameLock::take("dirigent-node-" + node);
+    if (lock || lock.error().code != ErrorCode::already_exists || io::Loop::now() > until) {
+      if (!lock && lock.error().code == ErrorCode::already_exists) {
+        return failure(ErrorCode::already_exists, "a worker of node {} is running on this host already: stop it, or choose another node id", node);
+      }
+      return lock;
+    }
+    std::this_thread::sleep_for(20ms);
+  }
+}
+
+Status forward_packets() {
+  constexpr const char* kPath = "/proc/sys/net/ipv4/ip_forward";
+  std::ifstream now(kPath);
+  if (char digit = '0'; now.get(digit) && digit != '0') return {};
+  std::ofstream next(kPath);
+  next << "1" << std::flush;
+  if (!next) return failure(ErrorCode::permission_denied, "cannot switch on {}: published sandboxes would not be reachable (run as root, or set it yourself)", kPath);
+  return {};
+}
+
+// A port that nothing listens on now. Between this and the function's own bind another process may take it; the launch
+// then fails and is repeated.
+Result<std::uint16_t> free_port() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno_failure(errno, "cannot make a socket");
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  const bool worked = ::bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  const int error = errno;
+  ::close(fd);
+  if (!worked) return errno_failure(error, "cannot find a free port on 127.0.0.1");
+  return ntohs(address.sin_port);
+}
+
+}  // namespace
+
+std::unique_ptr<Runtime> make_process_runtime(io::Loop& loop, ProcessRuntimeOptions options) {
+  return std::make_unique<ProcessRuntime>(loop, std::move(options));
+}
+
+ProcessRuntime::ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options)
+    : loop_(loop), options_(std::move(options)), group_(loop, "sandbox"), spawner_socket_(loop.context().get_executor()) {}
+
+ProcessRuntime::~ProcessRuntime() { ASSERT(!opened_, "the process runtime of node {} was not closed", options_.node.value); }
+
+Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOptions& options, bool full) {
+  Opened parts;
+  auto lock = take_node(options.node.value);
+  if (!lock) return failure(lock.error());
+  parts.node_lock = std::move(*lock);
+  if (!full) {
+    parts.weaknesses = {
+        "sandboxes share the host's network and can connect wherever this user can: run the worker as root for a network of their own",
+        "all sandboxes run as the worker's own user, kept apart by user, mount and pid namespaces only: run the worker as root for a user each",
+        "memory, cpu and process limits are not enforced: run the worker as root",
+    };
+    return parts;
+  }
+  parts.cgroups = Cgroups::open(options.node.value);
+  parts.weaknesses = parts.cgroups.weaknesses();
+  auto network = Network::open(options.node.value);
+  if (!network) return failure(network.error());
+  parts.network = std::move(*network);
+  const auto tables = Firewall::names(parts.network->range(), !options.publish_host.empty());
+  auto firewall = Firewall::open(tables, parts.network->link_prefix());
+  if (firewall) {
+    parts.firewall = std::move(*firewall);
+  } else if (!options.publish_host.empty()) {
+    parts.network->remove_gateway();
+    return failure(firewall.error().within("cannot publish sandboxes"));
+  } else {
+    parts.weaknesses.push_back("sandboxes can reach services of this host and, where it forwards packets, each other: " + firewall.error().message);
+  }
+  if (!options.publish_host.empty()) {
+    if (Status status = forward_packets(); !status) {
+      parts.firewall->close();
+      parts.network->remove_gateway();
+      return failure(status.error());
+    }
+  }
+  return parts;
+}
+
+io::Task<void> ProcessRuntime::open() {
+  full_ = options_.isolation == ProcessIsolation::full || (options_.isolation == ProcessIsolation::automatic && ::geteuid() == 0);
+  if (!full_ && !options_.publish_host.empty()) co_return failure(ErrorCode::unsupported, "sandboxes can be published only by a worker that runs as root");
+  helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
+  auto open_all = [options = options_, full = full_] { return open_parts(options, full); };
+  auto parts = co_await helpers_->run(std::move(open_all));
+  if (!parts) {
+    helpers_.reset();
+    co_return failure(parts.error().within("cannot open the process runtime"));
+  }
+  node_lock_ = std::move(parts->node_lock);
+  cgroups_ = std::move(parts->cgroups);
+  network_ = std::move(parts->network);
+  firewall_ = std::move(parts->firewall);
+  weaknesses_ = std::move(parts->weaknesses);
+  next_serial_ = static_cast<std::uint32_t>(entropy_seed() & 0xffffff);
+  // 0 is the range's own name, 1 the gateway, the last one is left out as a broadcast address would be.
+  for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) numbers_.push_back(number);
+  for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port) published_ports_.push_back(static_cast<std::uint16_t>(port));
+  if (Status status = start_spawner(); !status) {
+    if (firewall_) firewall_->close();
+    if (network_) network_->remove_gateway();
+    helpers_.reset();
+    co_return status;
+  }
+  opened_ = true;
+  group_.spawn(tend_pool());
+  refill();
+  co_return Status{};
+}
+
+Status ProcessRuntime::start_spawner() {
+  auto spawner = Spawner::start();
+  if (!spawner) return failure(spawner.error());
+  wire::Configure configuration;
+  configuration.cgroup_dirs = cgroups_.node_directories();
+  std::vector<int> locks{node_lock_.fd()};
+  if (network_) {
+    configuration.gateway = network_->gateway();
+    locks.push_back(network_->lock_fd());
+  }
+  if (firewall_) {
+    const auto tables = Firewall::names(network_->range(), !options_.publish_host.empty());
+    configuration.nft_table = tables.filter;
+    configuration.nft_publish_table = tables.publish;
+  }
+  wire::Writer message(wire::Kind::configure);
+  configuration.write(message);
+  if (Status status = spawner->send(message, locks); !status) return status;
+  spawner_ = std::move(*spawner);
+  spawner_socket_.assign(spawner_.socket());
+  read_spawner();
+  return {};
+}
+
+Result<std::uint16_t> ProcessRuntime::choose_port(const StartSandbox& order) const {
+  if (network_) return order.spec.port;
+  return free_port();
+}
+
+io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
+  const Instant began = io::Loop::now();
+  ASSERT(opened_, "launch() before open()");
+  if (closing_) co_return failure(ErrorCode::unavailable, "the worker is stopping");
+  if (by_id_.contains(order.id)) co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
+  if (by_id_.size() >= options_.sandboxes_max) co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", by_id_.size());
+  auto port = choose_port(order);
+  if (!port) co_return failure(port.error());
+  ImageSettings settings{options_.node.value, options_.image_cache, options_.tmp_max};
+  Result<wire::Order> wire_order;
+  if (order.spec.image.starts_with("builtin:")) {
+    wire_order = make_order(order, *port, settings);
+  } else {
+    auto look = [order, port = *port, settings] { return make_order(order, port, settings); };
+    wire_order = co_await helpers_->run(std::move(look));
+  }
+  if (!wire_order) co_return failure(wire_order.error());
+  StartPhases phases;
+  phases.create = io::Loop::now() - began;
+  const Instant waiting_since = io::Loop::now();
+  auto cell = co_await take_cell(began + options_.start_timeout);
+  if (!cell) co_return failure(cell.error());
+  // Zero when a parked cell was there: its network was made before anybody asked.
+  phases.network = io::Loop::now() - waiting_since;
+  if (by_id_.contains(order.id)) {
+    if ((*cell)->state == CellState::parked) parked_.push_front(*cell);
+    co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
+  }
+  if ((*cell)->state != CellState::parked || closing_) co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
+  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), phases);
+}
+
+io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, StartPhases phases) {
+  const Instant began = io::Loop::now();
+  cell->id = order.id;
+  cell->function = order.function.value;
+  cell->state = CellState::ordered;
+  by_id_[order.id] = cell;
+  const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};
+  if (Status limited = cgroups_.set_limits(cell->name, limits); !limited) {
+    kill(cell);
+    co_return failure(limited.error().within("cannot limit the sandbox"));
+  }
+  const std::uint32_t range = network_ ? network_->range() : 0;
+  wire_order.uid = full_ ? kFirstUid + range * kRangeSize + cell->number : 1000;
+  wire_order.loopback_only = network_ ? 0 : 1;
+  const std::string host = network_ ? to_dotted(network_->address_of(cell->number)) : "127.0.0.1";
+  cell->direct = fmt::format("{}:{}", host, wire_order.port);
+  wire::Writer message(wire::Kind::order);
+  wire_order.write(message);
+  const auto changed = cell->changed;
+  if (const int error = wire::send_message(cell->control.native_handle(), message.bytes())) {
+    kill(cell);
+    co_return errno_failure(error, "cannot give the order to a cell");
+  }
+  refill();
+  Status started;
+  try {
+    started = co_await changed->wait(began + options_.start_timeout);
+  } catch (const std::system_error&) {
+    started = failure(ErrorCode::cancelled, "cancelled");
+  }
+  if (!started || cell->has_failed || (cell->state == CellState::ended && cell->root_us == 0)) {
+    Error error = !started ? started.error().within("the sandbox did not start") : cell->has_failed ? cell->error : Error{ErrorCode::unavailable, "the sandbox did not start: " + cell->end->detail};
+    kill(cell);
+    if (started) static_cast<void>(co_await cell->gone.wait(io::Loop::now() + kKillPatience));
+    co_return failure(std::move(error));
+  }
+  phases.create += us(cell->root_us);
+  // What neither the root nor the wait for a cell explains belongs to the start.
+  phases.start = io::Loop::now() - began - us(cell->root_us);
+  Launched launched;
+  if (firewall_ && !options_.publish_host.empty() && cell->state != CellState::ended) {
+    if (Status published = co_await publish(cell, static_cast<std::uint16_t>(wire_order.port)); !published) {
+      kill(cell);
+      co_return failure(published.error());
+    }
+    launched.address.published = fmt::format("{}:{}", options_.publish_host, cell->published_port);
+  }
+  launched.address.direct = cell->direct;
+  launched.address.host_id = options_.host_id;
+  launched.phases = phases;
+  cell->launched = true;
+  // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
+  if (cell->state == CellState::ended) loop_.post([this, cell] { tell_end(cell); });
+  co_return launched;
+}
+
+io::Task<void> ProcessRuntime::publish(CellPtr cell, std::uint16_t port) {
+  if (published_ports_.empty()) co_return failure(ErrorCode::exhausted, "every port of {}..{} is published already", options_.publish_port_first, options_.publish_port_last);
+  const std::uint16_t outer = published_ports_.front();
+  published_ports_.pop_front();
+  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->number))] { return firewall_->publish(outer, host, port); };
+  Status added = co_await helpers_->run(std::move(add));
+  if (!added) {
+    published_ports_.push_back(outer);
+    co_return failure(added.error().within("cannot publish the sandbox"));
+  }
+  if (cell->state == CellState::ended) {
+    // Its clean-up has passed already.
+    helpers_->submit([this, outer] { firewall_->unpublish(outer); });
+    published_ports_.push_back(outer);
+    co_return failure(ErrorCode::unavailable, "the function ended before it could be published: {}", cell->end->detail);
+  }
+  cell->published_port = outer;
+  co_return Status{};
+}
+
+io::Task<void> ProcessRuntime::remove(SandboxId id, Duration grace) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) co_return Status{};
+  const CellPtr cell = found->second;
+  if (cell->state != CellState::ended) {
+    cell->stop_requested = true;
+    const bool can_be_asked = cell->state == CellState::running && grace > Duration::zero();
+    if (can_be_asked) static_cast<void>(wire::send_message(cell->control.native_handle(), wire::Writer(wire::Kind::terminate).bytes()));
+    Status ended_by_itself = failure(ErrorCode::timed_out, "not asked");
+    if (can_be_asked) ended_by_itself = co_await cell->gone.wait(io::Loop::now() + grace);
+    if (!ended_by_itself) kill(cell);
+  }
+  Status gone = co_await cell->gone.wait(io::Loop::now() + kKillPatience);
+  if (!gone) co_return failure(gone.error().within(fmt::format("sandbox {} does not end", to_string(id))));
+  co_return Status{};
+}
+
+io::Task<bool> ProcessRuntime::probe(SandboxId id, std::string ready_path, Duration timeout) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end() || found->second->state != CellState::running) co_return false;
+  std::string address = found->second->direct;
+  co_return co_await probe_address(loop_, std::move(address), std::move(ready_path), timeout);
+}
+
+std::vector<LogLine> ProcessRuntime::logs(SandboxId id, std::size_t lines_max) const {
+  if (const auto found = by_id_.find(id); found != by_id_.end()) return found->second->logs->newest(lines_max);
+  const auto kept = std::find_if(kept_logs_.rbegin(), kept_logs_.rend(), [id](const KeptLogs& k) { return k.id == id; });
+  if (kept == kept_logs_.rend()) return {};
+  return kept->logs->newest(lines_max);
+}
+
+io::Task<void> ProcessRuntime::close() {
+  if (!opened_ || closing_) co_return Status{};
+  closing_ = true;
+  group_.cancel();
+  for (const auto& waiter : std::exchange(waiters_, {})) {
+    waiter->error = Error{ErrorCode::unavailable, "the worker is stopping"};
+    waiter->signal.set();
+  }
+  co_await group_.wait();
+  empty_ = std::make_shared<Signal>(loop_);
+  for (const auto& [serial, cell] : by_serial_) {
+    cell->stop_requested = true;
+    kill(cell);
+  }
+  if (!by_serial_.empty()) static_cast<void>(co_await empty_->wait(io::Loop::now() + kKillPatience));
+  // Closing the socket makes the spawner remove whatever is left; it holds the locks until it has.
+  spawner_socket_.release();
+  auto finish = [this]() -> Status {
+    spawner_.stop();
+    if (firewall_) firewall_->close();
+    if (network_) {
+      network_->remove_gateway();
+      network_->wait_for_links(kLinkPatience);
+    }
+    return {};
+  };
+  Status finished = co_await helpers_->run(std::move(finish));
+  // Every process is gone now; whatever the spawner had no time to report is told here.
+  std::vector<CellPtr> unreported;
+  for (const auto& [serial, cell] : by_serial_) unreported.push_back(cell);
+  for (const auto& cell : unreported) ended(cell, std::nullopt);
+  while (!by_serial_.empty()) {
+    empty_ = std::make_shared<Signal>(loop_);
+    if (Status emptied = co_await empty_->wait(Instant::max()); !emptied) break;
+  }
+  firewall_.reset();
+  network_.reset();
+  node_lock_ = NameLock();
+  opened_ = false;
+  helpers_.reset();
+  co_return finished;
+}
+
+}  // namespace dirigent::sandbox

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+//
+// The process runtime's class. Its parts: opening, launching and removing in process_runtime.cpp, the supply of parked
+// cells in parking.cpp, what cells and the spawner report in events.cpp.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "dirigent/sandbox/process_runtime.h"
+#include "sandbox/process/cell.h"
+#include "sandbox/process/cgroups.h"
+#include "sandbox/process/firewall.h"
+#include "sandbox/process/network.h"
+#include "sandbox/process/spawner.h"
+
+namespace dirigent::sandbox {
+
+class ProcessRuntime final : public Runtime {
+ public:
+  ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options);
+  ~ProcessRuntime() override;
+
+  [[nodiscard]] std::string_view name() const override { return "process"; }
+  io::Task<void> open() override;
+  void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
+  io::Task<Launched> launch(StartSandbox order) override;
+  io::Task<void> remove(SandboxId id, Duration grace) override;
+  io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
+  [[nodiscard]] std::vector<LogLine> logs(SandboxId id, std::size_t lines_max) const override;
+  [[nodiscard]] std::vector<std::string> weaknesses() const override { return weaknesses_; }
+  io::Task<void> close() override;
+
+ private:
+  using CellPtr = std::shared_ptr<Cell>;
+  struct Waiter {
+    explicit Waiter(io::Loop& loop) : signal(loop) {}
+    Signal signal;
+    CellPtr cell;
+    Error error;
+  };
+  struct Opened {
+    Cgroups cgroups;
+    std::unique_ptr<Network> network;
+    std::unique_ptr<Firewall> firewall;
+    std::vector<std::string> weaknesses;
+    NameLock node_lock;
+  };
+
+  // process_runtime.cpp
+  [[nodiscard]] static Result<Opened> open_parts(const ProcessRuntimeOptions& options, bool full);
+  Status start_spawner();
+  Result<std::uint16_t> choose_port(const StartSandbox& order) const;
+  io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, StartPhases phases);
+  io::Task<void> publish(CellPtr cell, std::uint16_t port);
+
+  // parking.cpp
+  void refill();
+  [[nodiscard]] std::size_t parked_wanted() const;
+  io::Task<void> park_one();
+  io::Task<void> park(CellPtr cell);
+  void parked_or_not(const CellPtr& cell, const Status& status);
+  io::Task<CellPtr> take_cell(Instant deadline);
+  io::Task<void> tend_pool();
+
+  // events.cpp
+  void read_spawner();
+  void on_spawner_message(const std::string& bytes);
+  void spawner_died();
+  void read_control(const CellPtr& cell);
+  bool drain_control(const CellPtr& cell);
+  void on_cell_message(const CellPtr& cell, const std::string& bytes);
+  void read_output(const CellPtr& cell, int stream);
+  bool drain_output(const CellPtr& cell, int stream);
+  void kill(const CellPtr& cell);
+  void ended(const CellPtr& cell, std::optional<int> wait_status);
+  SandboxEnd describe_end(const CellPtr& cell, std::optional<int> wait_status) const;
+  void tell_end(const CellPtr& cell);
+  void clean_up(const CellPtr& cell);
+  void keep_logs(const CellPtr& cell);
+
+  io::Loop& loop_;
+  ProcessRuntimeOptions options_;
+  bool full_ = false;
+  bool closing_ = false;
+  bool opened_ = false;
+  std::function<void(SandboxId, SandboxEnd)> on_end_;
+  std::vector<std::string> weaknesses_;
+
+  std::unique_ptr<Helpers> helpers_;
+  io::TaskGroup group_;
+  NameLock node_lock_;
+  Cgroups cgroups_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<Firewall> firewall_;
+  Spawner spawner_;
+  Cell::Descriptor spawner_socket_;
+
+  std::uint32_t next_serial_ = 0;
+  std::deque<std::uint32_t> numbers_;              // free addresses; the longest unused first
+  std::deque<std::uint16_t> published_ports_;      // free ones, likewise
+  std::unordered_map<std::uint32_t, CellPtr> by_serial_;  // every cell that is not gone
+  std::unordered_map<SandboxId, CellPtr> by_id_;          // those that are sandboxes
+  std::deque<CellPtr> parked_;
+  std::deque<std::shared_ptr<Waiter>> waiters_;
+  std::size_t parking_ = 0;
+  std::size_t recent_launches_ = 0;                // in this second
+  std::size_t demand_ = 0;                         // of the busiest of the last seconds
+  Instant refill_after_{};                         // after a failure to park
+  struct KeptLogs {
+    SandboxId id;
+    Instant until;
+    std::shared_ptr<LogRing> logs;
+  };
+  std::deque<KeptLogs> kept_logs_;
+  std::shared_ptr<Signal> empty_;                  // set when by_serial_ becomes empty while closing
+};
+
+}  // namespace dirigent::sandbox
