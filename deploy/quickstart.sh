@@ -9,7 +9,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: deploy/quickstart.sh [--once] [-- FLAGS OF dirigent dev]
-  --once   stop the server at the end, and use free ports instead of 8080, 9091 and 9092
+  --once   stop the server at the end, and use free ports instead of 8080 and 9091 to 9093
 environment: BUILD_DIR (default: build-release below the checkout), JOBS (default: one per CPU)
 TEXT
 }
@@ -74,7 +74,7 @@ build_binary() {
     meson setup "$build" "$root" -Dtests=false -Dbenchmarks=false >"$build.log" 2>&1 || { cat "$build.log" >&2; fail "meson could not set the build up"; }
     rm -f "$build.log"
   fi
-  ninja -C "$build" ${JOBS:+-j "$JOBS"} dirigent >&2 || fail "the build failed" "see the compiler's words above"
+  ninja -C "$build" ${JOBS:+-j "$JOBS"} src/dirigent >&2 || fail "the build failed" "see the compiler's words above"
 }
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -93,9 +93,9 @@ trap 'exit 143' TERM
 
 start_server() {
   local flags=("$@")
-  [ "$once" = yes ] && flags=(--listen 127.0.0.1:0 --form-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "${flags[@]}")
+  [ "$once" = yes ] && flags=(--listen 127.0.0.1:0 --form-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --data-admin-listen 127.0.0.1:0 "${flags[@]}")
   step "dirigent dev ${flags[*]}"
-  "$build/dirigent" dev --print-addresses "${flags[@]}" >"$scratch/addresses" &
+  "$build/src/dirigent" dev --print-addresses "${flags[@]}" >"$scratch/addresses" &
   server=$!
   # Ready is when the line with the addresses is there; the server says itself why it does not come.
   local tries=0
@@ -109,7 +109,7 @@ start_server() {
   export DIRIGENT_SERVER
 }
 
-ctl() { "$build/dirigent" ctl "$@"; }
+ctl() { "$build/src/dirigent" ctl "$@"; }
 
 wait_for_no_sandbox() {
   local tries=0
@@ -130,7 +130,6 @@ ctl deploy hello --image builtin:hello
 step "a cold call: scale to zero, then invoke"
 ctl scale hello 0 -q
 wait_for_no_sandbox
-ctl scale hello --auto -q
 ctl invoke hello -v --fail
 
 step "a warm call"
@@ -147,7 +146,7 @@ fi
 step "done. The server goes on until Ctrl-C. In another terminal:"
 cat >&2 <<TEXT
   curl $url
-  export DIRIGENT_SERVER=$DIRIGENT_SERVER PATH=$build:\$PATH
+  export DIRIGENT_SERVER=$DIRIGENT_SERVER PATH=$build/src:\$PATH
   dirigent ctl describe hello
 TEXT
 wait "$server" || true

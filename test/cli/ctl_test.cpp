@@ -227,8 +227,9 @@ TEST_CASE("ctl: slips of the pen exit 2 with the nearest verb or flag") {
 TEST_CASE("ctl scale and delete: they say what they did on stderr") {
   Cluster c;
   c.ctl({"deploy", "hello", "--image", "builtin:hello", "-q"});
-  CHECK_CONTAINS(c.ctl({"scale", "hello", "0"}).err, "hello is kept at 0");
-  CHECK(c.service.functions.at(FunctionName{"hello"}).function.manual_scale == 0u);
+  CHECK_CONTAINS(c.ctl({"scale", "hello", "0"}).err, "the next request starts a sandbox");
+  CHECK_CONTAINS(c.ctl({"scale", "hello", "2"}).err, "hello is kept at 2");
+  CHECK(c.service.functions.at(FunctionName{"hello"}).function.manual_scale == 2u);
   CHECK_CONTAINS(c.ctl({"scale", "hello", "--auto"}).err, "autoscaler again");
   CHECK_FALSE(c.service.functions.at(FunctionName{"hello"}).function.manual_scale.has_value());
   const Run gone = c.ctl({"rm", "hello"});

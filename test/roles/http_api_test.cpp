@@ -111,9 +111,9 @@ TEST_CASE("api: an unknown function is a 404 that suggests the nearest name") {
 
 TEST_CASE("api: a wrong body changes nothing and names the field") {
   Fixture f;
-  const auto answer = f.api.ask("PUT", "/v1/functions/hello", R"({"image":"builtin:hello","prot":80})");
+  const auto answer = f.api.ask("PUT", "/v1/functions/hello", R"({"image":"builtin:hello","prt":80})");
   CHECK(answer.status == 400);
-  CHECK_CONTAINS(answer.body, R"(unknown field \"prot\" (did you mean \"port\"?))");
+  CHECK_CONTAINS(answer.body, R"(unknown field \"prt\" (did you mean \"port\"?))");
   CHECK_CONTAINS(answer.body, R"("reason":"invalid-argument")");
   CHECK(f.service.deployed.empty());
 }
