@@ -35,7 +35,8 @@ int read_acknowledgements(int fd, std::uint32_t first, std::size_t count, std::s
       return errno;
     }
     auto rest = static_cast<unsigned>(size);
-    for (auto* header = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(header, rest); header = NLMSG_NEXT(header, rest)) {
+    for (auto* header = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(header, rest);
+         header = NLMSG_NEXT(header, rest)) {
       if (header->nlmsg_type != NLMSG_ERROR || header->nlmsg_seq - first >= count) continue;
       ++seen;
       const auto* report = static_cast<const nlmsgerr*>(NLMSG_DATA(header));

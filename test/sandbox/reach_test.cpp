@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// How a sandbox is reached when the plain way is not there: published to other hosts, without root, after the spawner died.
+// How a sandbox is reached when the plain way is not there: published to other hosts, without root, after the spawner
+// died.
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -24,7 +25,8 @@ std::string own_address() {
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) != 0) return found;
   for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0)
+      continue;
     char text[INET_ADDRSTRLEN] = {};
     ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
     found = text;
@@ -54,7 +56,8 @@ std::vector<pid_t> spawners() {
     std::ifstream command(entry.path() / "cmdline");
     std::string words;
     std::getline(command, words);
-    if (parse_integer(parent) == ::getpid() && words.starts_with("dirigent-cell")) found.push_back(static_cast<pid_t>(*pid));
+    if (parse_integer(parent) == ::getpid() && words.starts_with("dirigent-cell"))
+      found.push_back(static_cast<pid_t>(*pid));
   }
   return found;
 }

@@ -64,7 +64,9 @@ void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, 0, 0, 0, 0));
   if (pid == 0) live_parked(place);
   if (pid < 0) {
-    send(wire::Writer(wire::Kind::not_forked).u32(serial).text(errno_failure("clone", "a cell into new namespaces").text));
+    send(wire::Writer(wire::Kind::not_forked)
+             .u32(serial)
+             .text(errno_failure("clone", "a cell into new namespaces").text));
     return;
   }
   children.push_back({serial, pid});
@@ -126,7 +128,8 @@ void Spawner::take_down() {
     if (socket.open() == 0) socket.run(netlink::delete_address(1, configuration.gateway, 32));
   }
   if (!configuration.nft_table.empty()) netlink::delete_nft_table(NFPROTO_INET, configuration.nft_table);
-  if (!configuration.nft_publish_table.empty()) netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
+  if (!configuration.nft_publish_table.empty())
+    netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
 }
 
 }  // namespace
