@@ -4,12 +4,11 @@
 #include <cstdio>
 #include <exception>
 
-#include "dirigent/cli/run.h"
+#include "dirigent/cli/starters.h"
 
 int main(int argc, char** argv) {
   try {
-    const dirigent::cli::Commands commands;
-    return dirigent::cli::run({argv + 1, argv + argc}, commands);
+    return dirigent::cli::run({argv + 1, argv + argc}, dirigent::cli::all_commands());
   } catch (const std::exception& exception) {
     std::fprintf(stderr, "error: dirigent ended by an exception, which is a bug: %s\n", exception.what());
     return 1;

@@ -124,9 +124,10 @@ class Reader {
       if (!value) return failure(value.error());
       values.push_back(std::move(*value));
       skip_blank_lines();
-      if (!at_end() && peek() == ',') {
+      if (at_end()) return wrong("the array is not closed with ]");
+      if (peek() == ',') {
         take();
-      } else if (at_end() || peek() != ']') {
+      } else if (peek() != ']') {
         return wrong("expected , or ] in an array");
       }
     }

@@ -231,6 +231,7 @@ Result<DevOptions> dev_options(const Settings& settings) {
   bind.address("rpc_listen", options.rpc_listen);
   bind.address("form_listen", options.form_listen);
   bind.address("admin_listen", options.admin_listen);
+  bind.address("data_admin_listen", options.data_admin_listen);
   bind_policies(bind, options.policies);
   bind_node(bind, options.node);
   return finished(bind, std::move(options));

@@ -78,6 +78,7 @@ Table make_table() {
   table.push_back({"dev", "rpc_listen", "ADDRESS", "127.0.0.1:0", "where further workers and data planes may join"});
   table.push_back({"dev", "form_listen", "ADDRESS", "127.0.0.1:9091", "registration by form"});
   table.push_back({"dev", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});
+  table.push_back({"dev", "data_admin_listen", "ADDRESS", "127.0.0.1:9093", "health and metrics of the data plane"});
   add_node(table, "dev");
   add_policies(table, "dev");
   add_process(table, "dev");

@@ -6,6 +6,8 @@
 
 namespace dirigent::cli {
 
+std::string version_number() { return DIRIGENT_VERSION; }
+
 std::string version_line() {
   std::string runtimes;
   for (const auto& name : runtime_names()) runtimes += " " + name;

@@ -46,7 +46,7 @@ Result<Catalog::DeployPlan> Catalog::plan_deploy(const FunctionName& name, const
     function = *existing;
     const Revision& newest = function.revisions.back();
     if (newest.spec == spec && (function.serving == newest.number || function.candidate == newest.number)) {
-      return DeployPlan{PutFunction{function}, newest.number, false};
+      return DeployPlan{PutFunction{function, false}, newest.number, false};
     }
   } else {
     if (functions_.size() >= kFunctionsMax) {
@@ -64,7 +64,7 @@ Result<Catalog::DeployPlan> Catalog::plan_deploy(const FunctionName& name, const
     function.candidate.reset();
   }
   forget_old_revisions(function);
-  return DeployPlan{PutFunction{std::move(function)}, number, true};
+  return DeployPlan{PutFunction{std::move(function), false}, number, true};
 }
 
 Result<CatalogCommand> Catalog::plan_remove(const FunctionName& name) const {
@@ -77,8 +77,9 @@ Result<CatalogCommand> Catalog::plan_scale(const FunctionName& name, std::option
   if (existing == nullptr) return failure(unknown(name));
   if (scale && *scale > 100'000) return failure(ErrorCode::invalid_argument, "scale is {}, it must be in 0..100000", *scale);
   Function function = *existing;
-  function.manual_scale = scale;
-  return PutFunction{std::move(function)};
+  const bool to_zero = scale == 0u;
+  function.manual_scale = to_zero ? std::nullopt : scale;
+  return PutFunction{std::move(function), to_zero};
 }
 
 std::optional<CatalogCommand> Catalog::plan_promote(const FunctionName& name, RevisionNumber revision) const {
@@ -88,7 +89,7 @@ std::optional<CatalogCommand> Catalog::plan_promote(const FunctionName& name, Re
   function.serving = revision;
   function.candidate.reset();
   forget_old_revisions(function);
-  return PutFunction{std::move(function)};
+  return PutFunction{std::move(function), false};
 }
 
 std::optional<CatalogCommand> Catalog::plan_reject(const FunctionName& name, RevisionNumber revision) const {
@@ -96,7 +97,7 @@ std::optional<CatalogCommand> Catalog::plan_reject(const FunctionName& name, Rev
   if (existing == nullptr || existing->candidate != revision) return std::nullopt;
   Function function = *existing;
   function.candidate.reset();
-  return PutFunction{std::move(function)};
+  return PutFunction{std::move(function), false};
 }
 
 bool Catalog::begin(const FunctionName& name) { return claimed_.insert(name).second; }

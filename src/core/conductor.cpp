@@ -50,7 +50,7 @@ void Conductor::note(const FunctionName& name, std::string kind, std::optional<R
 void Conductor::restore(std::vector<Function> functions, Instant now) {
   for (auto& function : functions) {
     const FunctionName name = function.name;
-    catalog_.apply(PutFunction{std::move(function)});
+    catalog_.apply(PutFunction{std::move(function), false});
     control_of(name);
   }
   if (!catalog_.functions().empty()) recovering_until_ = now + options_.recovery_time;
@@ -117,7 +117,14 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
     }
   }
   route_changed(name, work);
-  if (after->serving) look(*after, control, false, work);
+  if (std::get<PutFunction>(command).scale_to_zero) {
+    // A new autoscaler: the load that was there must not bring the sandboxes back.
+    control.autoscaler.reset();
+    control.wanted = 0;  // whoever still waits says so in the next report
+    note(name, "scaled", after->serving, "scaled to 0 as told; the next request starts a sandbox", work);
+  } else if (after->serving) {
+    look(*after, control, false, work);
+  }
   reconcile(name, work);
   flush_routes(work);
 }

@@ -91,7 +91,8 @@ Result<Address> parse_address(std::string_view text) {
     return failure(ErrorCode::invalid_argument, "address \"{}\": an IPv6 address needs brackets ({})", text, kForms);
   }
   if (address.host.size() > 253 || !std::all_of(address.host.begin(), address.host.end(), is_host_character)) {
-    return failure(ErrorCode::invalid_argument, "address \"{}\": \"{}\" is not a host ({})", text, address.host, kForms);
+    return failure(ErrorCode::invalid_argument, "address \"{}\": \"{}\" is not a host ({})", text, address.host,
+                   kForms);
   }
   auto port = parse_port(text.substr(colon + 1), text);
   if (!port) return failure(port.error());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The asio types of this floor with the executor of Loop fixed: the type-erased default costs an allocation an operation.
+// The asio types of this floor with the executor of Loop fixed: the type-erased default costs an allocation an
+// operation.
 #pragma once
 
 #include <asio/basic_stream_socket.hpp>
@@ -14,6 +15,8 @@ namespace dirigent::io {
 
 using Executor = asio::io_context::executor_type;
 inline constexpr asio::use_awaitable_t<Executor> use_task{};
+
+using asio::redirect_error;
 
 // TCP and Unix sockets alike.
 using StreamSocket = asio::basic_stream_socket<asio::generic::stream_protocol, Executor>;

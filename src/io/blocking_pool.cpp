@@ -2,7 +2,6 @@
 #include "dirigent/io/blocking_pool.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <condition_variable>
 #include <deque>
@@ -26,17 +25,13 @@ struct BlockingPool::State {
 
 BlockingPool::BlockingPool(std::size_t threads, std::string_view name) : state_(std::make_unique<State>()) {
   ASSERT(threads > 0 && name.size() <= 15, "{} threads, name {}", threads, name);
-  // Signals are for the thread that watches them: helpers are started with all of them blocked.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  // Signals stay unblocked: a program that a helper starts would inherit the mask, and SignalWatcher is content with any
+  // thread.
   state_->threads.reserve(threads);
   for (std::size_t i = 0; i < threads; ++i) {
     state_->threads.emplace_back([state = state_.get()] { work_off(*state); });
     pthread_setname_np(state_->threads.back().native_handle(), std::string(name).c_str());
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 BlockingPool::~BlockingPool() { close(); }

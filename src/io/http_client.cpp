@@ -78,8 +78,9 @@ void Exchange::expire() {
 
 tl::unexpected<Error> Exchange::failed(std::string_view what, std::error_code error) const {
   if (expired_) {
-    return failure(ErrorCode::timed_out, "{} {} on {}: no complete answer within {} (timed out when it {})", call_.method,
-                   call_.target, call_.server, format_duration(call_.timeout), what);
+    return failure(ErrorCode::timed_out, "{} {} on {}: no complete answer within {} (give it a longer timeout, or see "
+                   "what keeps the server busy)",
+                   call_.method, call_.target, call_.server, format_duration(call_.timeout));
   }
   if (error == asio::error::operation_aborted) return failure(ErrorCode::cancelled, "cancelled");
   return failure(ErrorCode::unavailable, "{} {} on {}: {}: {} (is the server running, and is the address right?)",
@@ -126,7 +127,7 @@ Task<std::vector<Endpoint>> Exchange::resolve(Address address) {
   if (expired_) co_return failed("looked up the name", {});
   std::error_code error;
   const std::string port = std::to_string(address.port);
-  const auto found = co_await resolver_.async_resolve(address.host, port, asio::redirect_error(use_task, error));
+  const auto found = co_await resolver_.async_resolve(address.host, port, redirect_error(use_task, error));
   if (error || expired_) co_return failed("cannot look up the name", error);
   std::vector<Endpoint> endpoints;
   for (const auto& entry : found) endpoints.emplace_back(entry.endpoint());
@@ -161,7 +162,7 @@ Task<void> Exchange::connect_tcp(std::vector<Endpoint> targets) {
     socket_.close(ignored);
     socket_.open(target.protocol(), error);
     if (error) continue;
-    co_await socket_.async_connect(target, asio::redirect_error(use_task, error));
+    co_await socket_.async_connect(target, redirect_error(use_task, error));
     if (expired_) break;
     if (!error) {
       const int on = 1;
@@ -176,7 +177,7 @@ asio::awaitable<std::error_code, Executor> Exchange::write(std::string_view data
   std::error_code error;
   while (!data.empty() && !error && !expired_) {
     const std::size_t size =
-        co_await socket_.async_write_some(asio::buffer(data.data(), data.size()), asio::redirect_error(use_task, error));
+        co_await socket_.async_write_some(asio::buffer(data.data(), data.size()), redirect_error(use_task, error));
     data.remove_prefix(size);
   }
   co_return error;
@@ -208,7 +209,7 @@ Task<void> Exchange::read_message(HttpParser& parser, std::error_code write_erro
   while (parser.state() == State::head || parser.state() == State::body) {
     if (unread_.empty()) {
       if (expired_) co_return failed("waited for the answer", {});
-      const std::size_t size = co_await socket_.async_read_some(asio::buffer(buffer_), asio::redirect_error(use_task, error));
+      const std::size_t size = co_await socket_.async_read_some(asio::buffer(buffer_), redirect_error(use_task, error));
       if (expired_ || error == asio::error::operation_aborted) co_return failed("waited for the answer", error);
       const bool ended = error == asio::error::eof;
       if (ended && parser.state() == State::body) {
@@ -219,7 +220,8 @@ Task<void> Exchange::read_message(HttpParser& parser, std::error_code write_erro
         if (write_error) co_return failed("cannot send the request", write_error);
         if (!ended) co_return failed("cannot read the answer", error);
         co_return failure(ErrorCode::unavailable, "{} {} on {}: the server closed the connection {}", call_.method,
-                          call_.target, call_.server, parser.started() ? "in the middle of its answer" : "without an answer");
+                          call_.target, call_.server,
+                          parser.started() ? "in the middle of its answer" : "without an answer");
       }
       unread_ = std::string_view(buffer_.data(), size);
     }
@@ -229,8 +231,8 @@ Task<void> Exchange::read_message(HttpParser& parser, std::error_code write_erro
   const HttpParser::Failure& reason = parser.failure();
   const bool body_too_large = reason.too_large && reason.status == 413;
   co_return failure(body_too_large ? ErrorCode::exhausted : ErrorCode::corrupt, "{} {} on {}: {}: {}", call_.method,
-                    call_.target, call_.server, body_too_large ? "the answer is too large" : "the answer is not valid HTTP",
-                    reason.reason);
+                    call_.target, call_.server,
+                    body_too_large ? "the answer is too large" : "the answer is not valid HTTP", reason.reason);
 }
 
 }  // namespace

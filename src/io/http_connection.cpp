@@ -37,7 +37,7 @@ asio::awaitable<bool, Executor> HttpConnection::fill() {
   begin_ = end_ = 0;
   if (expired_) co_return false;
   std::error_code error;
-  const std::size_t size = co_await socket_.async_read_some(asio::buffer(buffer_), asio::redirect_error(use_task, error));
+  const std::size_t size = co_await socket_.async_read_some(asio::buffer(buffer_), redirect_error(use_task, error));
   if (!error) end_ = size;
   co_return !error && size > 0;
 }
@@ -47,7 +47,7 @@ asio::awaitable<bool, Executor> HttpConnection::send(std::string_view data, Dura
     set_limit(limit);
     std::error_code error;
     const std::size_t size =
-        co_await socket_.async_write_some(asio::buffer(data.data(), data.size()), asio::redirect_error(use_task, error));
+        co_await socket_.async_write_some(asio::buffer(data.data(), data.size()), redirect_error(use_task, error));
     if (error) co_return false;
     data.remove_prefix(size);
   }

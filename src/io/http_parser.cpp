@@ -13,8 +13,8 @@ namespace dirigent::io {
 
 namespace {
 
-// The bytes of chunk framing that a body may cost. The smallest chunk, "1\r\nx\r\n", has five for one of content; what is
-// far beyond that is chunk extensions or trailers sent to keep us busy.
+// The bytes of chunk framing that a body may cost. The smallest chunk, "1\r\nx\r\n", has five for one of content; what
+// is far beyond that is chunk extensions or trailers sent to keep us busy.
 constexpr std::int64_t kFramingBytesFree = 64 * 1024;
 constexpr std::int64_t kFramingBytesPerByte = 8;
 
@@ -261,7 +261,9 @@ void HttpParser::finish() {
       return;
     }
   }
-  if (state_ == State::head || state_ == State::body) fail(400, "the connection was closed in the middle of the message");
+  if (state_ == State::head || state_ == State::body) {
+    fail(400, "the connection was closed in the middle of the message");
+  }
 }
 
 int HttpParser::fail(int status, std::string reason, bool too_large) {
@@ -273,7 +275,9 @@ int HttpParser::fail(int status, std::string reason, bool too_large) {
 void HttpParser::fail_from_llhttp(llhttp_errno_t error) {
   switch (error) {
     case HPE_INVALID_METHOD: fail(501, "unknown method"); return;
-    case HPE_INVALID_VERSION: case HPE_PAUSED_H2_UPGRADE: fail(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"); return;
+    case HPE_INVALID_VERSION: case HPE_PAUSED_H2_UPGRADE:
+      fail(505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+      return;
     default: break;
   }
   const char* reason = llhttp_get_error_reason(&parser_);

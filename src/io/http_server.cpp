@@ -25,7 +25,8 @@ namespace dirigent::io {
 
 namespace {
 
-// One wake-up of the loop takes this many connections at most, so that a storm of them does not starve running requests.
+// One wake-up of the loop takes this many connections at most, so that a storm of them does not starve running
+// requests.
 constexpr int kAcceptBatch = 256;
 // How long to leave the listener alone when the process or the machine has no descriptor (or memory) left: a connection
 // has to end first, and asking again at once would spin.
@@ -49,7 +50,8 @@ class HttpServerImpl final : public HttpServer {
  private:
   // Registers a connection for as long as its coroutine lives.
   struct Session {
-    Session(HttpServerImpl& s, HttpConnection& c) : server(s), connection(c), place(s.sessions_.insert(s.sessions_.end(), this)) {}
+    Session(HttpServerImpl& s, HttpConnection& c)
+        : server(s), connection(c), place(s.sessions_.insert(s.sessions_.end(), this)) {}
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
     ~Session() {
@@ -141,7 +143,8 @@ void HttpServerImpl::adopt(int fd, const SocketAddress& peer) {
     return;
   }
   (void)owner.release();
-  auto connection = std::make_shared<HttpConnection>(loop_, std::move(socket), format_socket_address(peer.get(), peer.length));
+  std::string name = format_socket_address(peer.get(), peer.length);
+  auto connection = std::make_shared<HttpConnection>(loop_, std::move(socket), std::move(name));
   connections_ += 1;
   group_.spawn(serve(std::move(connection)));
 }
@@ -174,7 +177,8 @@ Action HttpServerImpl::serve(std::shared_ptr<HttpConnection> connection) {
     }
     if (!sent) co_return;
     if (!keep) {
-      // A client that asked for the close sends nothing more; one that did not may be in the middle of its next request.
+      // A client that asked for the close sends nothing more; one that did not may be in the middle of its next
+      // request.
       if (parser.keep_alive()) co_await connection->linger();
       co_return;
     }

@@ -53,8 +53,8 @@ tl::unexpected<Error> listen_failure(int error_number, const Address& address) {
                      describe_port_holder(address.port));
     case EADDRNOTAVAIL:
       return failure(ErrorCode::invalid_argument,
-                     "cannot listen on {}: no interface of this machine has this address (\":{}\" listens on all)", text,
-                     address.port);
+                     "cannot listen on {}: no interface of this machine has this address (\":{}\" listens on all)",
+                     text, address.port);
     case EACCES:
       return failure(ErrorCode::permission_denied,
                      "cannot listen on {}: permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)", text);
@@ -71,8 +71,8 @@ Status make_room(const std::string& path, const SocketAddress& socket_address) {
   }
   if (!S_ISSOCK(there.st_mode)) {
     return failure(ErrorCode::already_exists,
-                   "cannot listen on unix:{}: a file that is not a socket is in the way (move it, or choose another path)",
-                   path);
+                   "cannot listen on unix:{}: a file that is not a socket is in the way "
+                   "(move it, or choose another path)", path);
   }
   const FileDescriptor probe = open_socket(AF_UNIX);
   if (!probe.is_open()) return errno_failure(errno, "cannot open a Unix socket");
@@ -81,13 +81,14 @@ Status make_room(const std::string& path, const SocketAddress& socket_address) {
   if (connected || errno == EAGAIN) {
     ucred peer{};
     socklen_t size = sizeof peer;
-    const bool known = connected && ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0;
+    const bool known =
+        connected && ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0;
     return failure(ErrorCode::already_exists,
                    "cannot listen on unix:{}: {} listens there (stop it, or choose another path)", path,
                    known ? describe_process(peer.pid) : "another process");
   }
   if (errno != ECONNREFUSED && errno != ENOENT) {
-    return errno_failure(errno, fmt::format("cannot listen on unix:{}: a socket is in the way, and asking it fails", path));
+    return errno_failure(errno, fmt::format("cannot tell whether a server listens on unix:{}", path));
   }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return errno_failure(errno, fmt::format("cannot remove the socket of a dead server, {}", path));
@@ -134,7 +135,9 @@ Result<Listener> Listener::open_tcp(const Address& address, int backlog) {
   if (target->storage.ss_family == AF_INET6) {
     ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, address.host.empty() ? &off : &on, sizeof on);
   }
-  if (::bind(fd, target->get(), target->length) != 0 || ::listen(fd, backlog) != 0) return listen_failure(errno, address);
+  if (::bind(fd, target->get(), target->length) != 0 || ::listen(fd, backlog) != 0) {
+    return listen_failure(errno, address);
+  }
   SocketAddress bound;
   bound.length = sizeof bound.storage;
   if (::getsockname(fd, bound.get(), &bound.length) != 0) return errno_failure(errno, "cannot tell the port");

@@ -23,7 +23,8 @@ struct CloseDirectory {
 };
 using Directory = std::unique_ptr<DIR, CloseDirectory>;
 
-// The inodes of the sockets that listen on `port`, from the kernel's table: "sl local remote st ... inode", hexadecimal.
+// The inodes of the sockets that listen on `port`, from the kernel's table: "sl local remote st ... inode",
+// hexadecimal.
 void collect_listeners(const char* table, std::uint16_t port, std::set<std::string>& inodes) {
   constexpr std::string_view kListening = "0A";
   std::ifstream file(table);

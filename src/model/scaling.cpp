@@ -93,6 +93,13 @@ Status validate(const ScalingSettings& s) {
   if (s.max_scale != 0 && s.min_scale > s.max_scale) {
     return failure(ErrorCode::invalid_argument, "scale_min is {}, above scale_max which is {}", s.min_scale, s.max_scale);
   }
+  // An activation scale of one says nothing; a larger one must fit between the bounds.
+  if (s.activation_scale > 1 && s.min_scale > s.activation_scale) {
+    return failure(ErrorCode::invalid_argument, "scale_activation is {}, below scale_min which is {}", s.activation_scale, s.min_scale);
+  }
+  if (s.max_scale != 0 && s.activation_scale > s.max_scale) {
+    return failure(ErrorCode::invalid_argument, "scale_activation is {}, above scale_max which is {}", s.activation_scale, s.max_scale);
+  }
   if (s.max_scale != 0 && s.initial_scale > s.max_scale) {
     return failure(ErrorCode::invalid_argument, "scale_initial is {}, above scale_max which is {}", s.initial_scale, s.max_scale);
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "dirigent/policy/explain.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -24,13 +24,18 @@ std::string number(double value) {
   return text;
 }
 
+// "6 s" for what is a whole number of seconds, as settings are.
+std::string span(Duration d) {
+  return d % 1s == Duration::zero() && d < 120s ? fmt::format("{} s", d / 1s) : format_duration(d);
+}
+
 std::string count(std::uint32_t sandboxes) { return sandboxes == 1 ? "1 sandbox" : fmt::format("{} sandboxes", sandboxes); }
 
 std::string metric_line(const ScalingDecision& decision, const ScalingSettings& settings) {
   return fmt::format("{}, average {} over {} and {} over {}",
                      settings.metric == ScalingMetric::rps ? "requests per second" : "concurrency", number(decision.stable_average),
-                     format_duration(settings.stable_window), number(decision.panic_average),
-                     format_duration(panic_window(settings.stable_window, settings.panic_window_percent)));
+                     span(settings.stable_window), number(decision.panic_average),
+                     span(panic_window(settings.stable_window, settings.panic_window_percent)));
 }
 
 std::string target_line(const ScalingSettings& settings, std::uint32_t limit) {
@@ -48,8 +53,8 @@ std::string panic_line(const ScalingDecision& decision, const ScalingSettings& s
   const bool just_now = decision.panic_wish / present >= settings.panic_threshold_percent / 100;
   return fmt::format("yes{}; ends in {} unless it happens again",
                      just_now ? fmt::format(": wish {} with {} ready (>= {})", number(decision.panic_wish), decision.input.ready, threshold)
-                              : fmt::format(", since {} ago", format_duration(decision.at - *decision.panicking_since)),
-                     format_duration(left));
+                              : fmt::format(", since {} ago", span(decision.at - *decision.panicking_since)),
+                     span(left));
 }
 
 std::string bounds_line(const ScalingSettings& settings) {

@@ -37,11 +37,12 @@ void LoadWindows::record(Instant now, double value) {
 }
 
 void LoadWindows::observe(Instant now, const LoadSample& sample) {
-  const LoadIntake::Amounts amounts = intake_.take(sample);
-  const double value = metric_ == ScalingMetric::rps ? amounts.arrivals : amounts.concurrency;
-  // A late report stands for several periods; in one bucket it would look like a burst.
-  const std::int64_t periods = amounts.was_quiet ? 1 : std::clamp<std::int64_t>((sample.interval + kBucket / 2) / kBucket, 1, 60);
-  for (std::int64_t i = 0; i < periods; ++i) record(now - i * kBucket, value / static_cast<double>(periods));
+  if (const auto amounts = intake_.take(now, sample)) {
+    const double value = metric_ == ScalingMetric::rps ? amounts->arrivals : amounts->concurrency;
+    // A late report stands for several periods; in one bucket it would look like a burst.
+    const std::int64_t periods = std::min<std::int64_t>(amounts->periods, 60);
+    for (std::int64_t i = 0; i < periods; ++i) record(now - i * kBucket, value / static_cast<double>(periods));
+  }
   current_ = sample.current;
   peak_.record(now, current_);
   last_sample_ = now;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "policy/node_table.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -17,7 +17,36 @@ namespace {
 
 constexpr std::uint32_t kNoBucket = std::numeric_limits<std::uint32_t>::max();
 
+using NodeSets = std::unordered_map<std::string, NodeSet>;
+
+const NodeSet* find(const NodeSets& sets, const std::string& name) {
+  const auto found = sets.find(name);
+  return found == sets.end() ? nullptr : &found->second;
+}
+
+void drop(NodeSets& sets, const std::string& name, NodeSlot slot) {
+  const auto found = sets.find(name);
+  if (found == sets.end()) return;
+  found->second.drop(slot);
+  if (found->second.nodes.empty()) sets.erase(found);
+}
+
+std::string label_text(const std::pair<const std::string, std::string>& label) { return label.first + "=" + label.second; }
+
 }  // namespace
+
+void NodeSet::add(NodeSlot slot) {
+  if (has(slot)) return;
+  if (bits.size() <= slot / 64) bits.resize(slot / 64 + 1);
+  bits[slot / 64] |= std::uint64_t{1} << (slot % 64);
+  nodes.push_back(slot);
+}
+
+void NodeSet::drop(NodeSlot slot) {
+  if (!has(slot)) return;
+  bits[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
+  std::erase(nodes, slot);
+}
 
 NodeTable::NodeTable(BucketKey key) : key_(key), buckets_(kBuckets) {}
 
@@ -47,7 +76,7 @@ void NodeTable::leave_bucket(NodeSlot slot) {
 void NodeTable::refresh(NodeSlot slot) {
   const NodeView& view = views_[slot];
   const bool below_limit = view.sandboxes_max == 0 || view.sandboxes < view.sandboxes_max;
-  hot_[slot] = {view.capacity - view.reserved, view.schedulable && below_limit};
+  hot_[slot] = {view.capacity - view.reserved, view.capacity, view.pending, view.schedulable && below_limit};
   const double share =
       key_ == BucketKey::mean_share ? mean_share(view.capacity, view.reserved) : dominant_share(view.capacity, view.reserved);
   const auto bucket = static_cast<std::uint32_t>(share * (kBuckets - 1));
@@ -57,13 +86,14 @@ void NodeTable::refresh(NodeSlot slot) {
   buckets_[bucket].push_back(slot);
 }
 
-void NodeTable::forget_images(NodeSlot slot) {
-  for (const auto& image : views_[slot].images) {
-    const auto found = images_.find(image);
-    if (found == images_.end()) continue;
-    std::erase(found->second, slot);
-    if (found->second.empty()) images_.erase(found);
-  }
+void NodeTable::enlist(NodeSlot slot, const NodeView& node) {
+  for (const auto& image : node.images) images_[image].add(slot);
+  for (const auto& label : node.labels) labels_[label_text(label)].add(slot);
+}
+
+void NodeTable::strike_out(NodeSlot slot) {
+  for (const auto& image : views_[slot].images) drop(images_, image, slot);
+  for (const auto& label : views_[slot].labels) drop(labels_, label_text(label), slot);
 }
 
 void NodeTable::upsert(const NodeView& node) {
@@ -74,9 +104,9 @@ void NodeTable::upsert(const NodeView& node) {
     order_is_stale_ = true;
   }
   const NodeSlot slot = entry->second;
-  if (is_new || views_[slot].images != node.images) {
-    forget_images(slot);
-    for (const auto& image : node.images) images_[image].push_back(slot);
+  if (is_new || views_[slot].images != node.images || views_[slot].labels != node.labels) {
+    strike_out(slot);
+    enlist(slot, node);
   }
   views_[slot] = node;
   refresh(slot);
@@ -87,7 +117,7 @@ void NodeTable::remove(const NodeId& id) {
   if (found == by_id_.end()) return;
   const NodeSlot slot = found->second;
   by_id_.erase(found);
-  forget_images(slot);
+  strike_out(slot);
   leave_bucket(slot);
   hot_[slot] = {};
   views_[slot] = {};
@@ -105,10 +135,7 @@ void NodeTable::set_load(const NodeId& id, const Resources& reserved, std::uint3
   refresh(found->second);
 }
 
-const std::vector<NodeSlot>* NodeTable::nodes_with_image(const std::string& image) const {
-  const auto found = images_.find(image);
-  return found == images_.end() ? nullptr : &found->second;
-}
+const NodeSet* NodeTable::nodes_with_image(const std::string& image) const { return find(images_, image); }
 
 const std::vector<NodeSlot>& NodeTable::in_name_order() const {
   if (order_is_stale_) {
@@ -128,8 +155,9 @@ Result<PlacementFilter> NodeTable::prepare(const PlacementRequest& request) cons
       return failure(ErrorCode::invalid_argument, "constraint \"{}\" is neither KEY=VALUE nor KEY!=VALUE", text);
     }
     const bool differs = text[equals - 1] == '!';
-    const std::string_view whole = text;
-    filter.constraints.push_back({whole.substr(0, equals - static_cast<std::size_t>(differs)), whole.substr(equals + 1), !differs});
+    std::string label = text;
+    if (differs) label.erase(equals - 1, 1);
+    filter.constraints.push_back({find(labels_, label), !differs});
   }
   for (const NodeId& id : request.excluded) {
     const auto found = by_id_.find(id);
@@ -139,11 +167,9 @@ Result<PlacementFilter> NodeTable::prepare(const PlacementRequest& request) cons
 }
 
 Misfit NodeTable::is_allowed(NodeSlot slot, const PlacementFilter& filter) const {
-  const auto& labels = views_[slot].labels;
+  // A label that a node does not have differs from every value.
   for (const auto& constraint : filter.constraints) {
-    // A label that is not there differs from every value.
-    const auto found = std::find_if(labels.begin(), labels.end(), [&](const auto& label) { return label.first == constraint.key; });
-    const bool equal = found != labels.end() && found->second == constraint.value;
+    const bool equal = constraint.labelled != nullptr && constraint.labelled->has(slot);
     if (equal != constraint.equal) return Misfit::labels;
   }
   const bool excluded = std::find(filter.excluded.begin(), filter.excluded.end(), slot) != filter.excluded.end();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The nodes as placement needs them: a compact array that filters walk, buckets by how full a node is, the nodes of every
-// image, and the order of names. Slots are reused and never move, so an index stays valid until its node is removed.
+// image and label, and the order of names. Slots are reused and never move, so an index stays valid until its node is removed.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,22 @@ namespace dirigent::policy {
 
 using NodeSlot = std::uint32_t;
 
+// The nodes that have something: as a list to walk, and as bits to ask.
+struct NodeSet {
+  std::vector<NodeSlot> nodes;
+  std::vector<std::uint64_t> bits;
+
+  [[nodiscard]] bool has(NodeSlot slot) const {
+    return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1U) != 0;
+  }
+  void add(NodeSlot slot);
+  void drop(NodeSlot slot);
+};
+
 // A request, prepared once for all nodes.
 struct PlacementFilter {
   struct Constraint {
-    std::string_view key;
-    std::string_view value;
+    const NodeSet* labelled;  // the nodes with this very label; null when there are none
     bool equal;
   };
   Resources resources;
@@ -48,9 +59,13 @@ class NodeTable {
   [[nodiscard]] std::size_t slots() const { return hot_.size(); }  // some of them may be vacant; a vacant one never fits
   [[nodiscard]] const NodeView& view(NodeSlot slot) const { return views_[slot]; }
   [[nodiscard]] bool is_vacant(NodeSlot slot) const { return views_[slot].id.empty(); }
+  [[nodiscard]] Resources capacity(NodeSlot slot) const { return hot_[slot].capacity; }
+  [[nodiscard]] Resources reserved(NodeSlot slot) const { return hot_[slot].capacity - hot_[slot].free; }
+  [[nodiscard]] std::uint32_t pending(NodeSlot slot) const { return hot_[slot].pending; }
   // From the emptiest (0) to the fullest.
   [[nodiscard]] const std::vector<NodeSlot>& bucket(std::size_t i) const { return buckets_[i]; }
-  [[nodiscard]] const std::vector<NodeSlot>* nodes_with_image(const std::string& image) const;
+  // Null when no node has it.
+  [[nodiscard]] const NodeSet* nodes_with_image(const std::string& image) const;
   // All slots in the order of the names of their nodes.
   [[nodiscard]] const std::vector<NodeSlot>& in_name_order() const;
 
@@ -65,13 +80,16 @@ class NodeTable {
  private:
   struct Hot {
     Resources free;
+    Resources capacity;
+    std::uint32_t pending = 0;
     bool open = false;  // exists, schedulable, and below its number of sandboxes
   };
   [[nodiscard]] Misfit is_allowed(NodeSlot slot, const PlacementFilter& filter) const;
   NodeSlot take_slot();
   void refresh(NodeSlot slot);
   void leave_bucket(NodeSlot slot);
-  void forget_images(NodeSlot slot);
+  void enlist(NodeSlot slot, const NodeView& node);
+  void strike_out(NodeSlot slot);
 
   BucketKey key_;
   std::vector<Hot> hot_;
@@ -80,7 +98,8 @@ class NodeTable {
   std::vector<NodeSlot> vacant_;
   std::unordered_map<NodeId, NodeSlot> by_id_;
   std::vector<std::vector<NodeSlot>> buckets_;
-  std::unordered_map<std::string, std::vector<NodeSlot>> images_;
+  std::unordered_map<std::string, NodeSet> images_;
+  std::unordered_map<std::string, NodeSet> labels_;  // by "key=value"
   mutable std::vector<NodeSlot> order_;
   mutable bool order_is_stale_ = false;
 };

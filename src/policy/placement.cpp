@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "dirigent/policy/placement.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -156,49 +156,46 @@ class KubernetesIndex final : public TableIndex {
     std::int64_t image;
     [[nodiscard]] std::int64_t total() const { return least + balanced + image; }
   };
-  [[nodiscard]] Score score(const NodeView& view, const Resources& asked, std::int64_t image) const {
-    const Resources used = view.reserved + asked;
-    return {least_allocated(view.capacity, used), balanced_allocation(view.capacity, used), image};
+  [[nodiscard]] Score score(NodeSlot slot, const Resources& asked, std::int64_t image) const {
+    const Resources capacity = table_.capacity(slot);
+    const Resources used = table_.reserved(slot) + asked;
+    return {least_allocated(capacity, used), balanced_allocation(capacity, used), image};
   }
 
   std::optional<NodeSlot> pick(const PlacementRequest& request, const PlacementFilter& filter, Rng& rng,
                                PlacementDecision& decision) override {
-    const auto* having = request.image.empty() ? nullptr : table_.nodes_with_image(request.image);
-    const std::int64_t image = having == nullptr ? 0 : image_locality(true, having->size(), table_.size());
-    const auto has_image = [&](const NodeView& view) {
-      return image > 0 && std::binary_search(view.images.begin(), view.images.end(), request.image);
-    };
+    const NodeSet* having = request.image.empty() ? nullptr : table_.nodes_with_image(request.image);
+    const std::int64_t image = having == nullptr ? 0 : image_locality(true, having->nodes.size(), table_.size());
+    const auto image_score = [&](NodeSlot slot) { return image > 0 && having->has(slot) ? image : 0; };
     Best best(rng);
-    const auto offer = [&](NodeSlot slot, std::int64_t image_score) {
-      const NodeView& view = table_.view(slot);
-      best.offer(slot, static_cast<double>(score(view, request.resources, image_score).total()), view.pending);
+    const auto offer = [&](NodeSlot slot) {
+      best.offer(slot, static_cast<double>(score(slot, request.resources, image_score(slot)).total()), table_.pending(slot));
     };
-    if (image > 0) {
-      std::size_t left = kScoredByImageMax;
-      std::size_t at = static_cast<std::size_t>(rng.below(having->size()));
-      for (std::size_t tried = 0; tried < std::min(having->size(), 2 * kScoredByImageMax) && left > 0; ++tried) {
-        const NodeSlot slot = (*having)[at];
-        at = at + 1 == having->size() ? 0 : at + 1;
-        ++decision.considered;
-        if (!table_.fits(slot, filter)) continue;
-        --left;
-        offer(slot, image);
-      }
-    }
+    if (image > 0) offer_some_of(having->nodes, filter, rng, decision, offer);
     std::size_t left = std::min(nodes_to_score(table_.size()), kScoredMax);
     for (std::size_t bucket = 0; bucket < NodeTable::kBuckets && left > 0; ++bucket) {
       // A node of this bucket or a fuller one can have at most this: free percentage, perfect balance, the image.
       const double bound = 100.0 * (1.0 - static_cast<double>(bucket) / NodeTable::kBuckets) + 100 + static_cast<double>(image);
       if (best.found() && best.score() > bound) break;
-      walk_bucket(bucket, filter, rng, left, decision,
-                  [&](NodeSlot slot) { offer(slot, has_image(table_.view(slot)) ? image : 0); });
+      walk_bucket(bucket, filter, rng, left, decision, offer);
     }
     if (!best.found()) return std::nullopt;
-    const NodeView& view = table_.view(best.slot());
-    const Score parts = score(view, request.resources, has_image(view) ? image : 0);
+    const Score parts = score(best.slot(), request.resources, image_score(best.slot()));
     decision.score = best.score();
     decision.note = fmt::format("least allocated {} + balanced {} + image {}", parts.least, parts.balanced, parts.image);
     return best.slot();
+  }
+
+  // The nodes with the image may lie in fuller buckets than the walk reaches.
+  template <class Offer>
+  void offer_some_of(const std::vector<NodeSlot>& nodes, const PlacementFilter& filter, Rng& rng, PlacementDecision& decision,
+                     const Offer& offer) const {
+    std::size_t at = static_cast<std::size_t>(rng.below(nodes.size()));
+    for (std::size_t tried = 0; tried < std::min(nodes.size(), kScoredByImageMax); ++tried) {
+      ++decision.considered;
+      if (table_.fits(nodes[at], filter)) offer(nodes[at]);
+      at = at + 1 == nodes.size() ? 0 : at + 1;
+    }
   }
 };
 
@@ -213,8 +210,7 @@ class BestFitIndex final : public TableIndex {
     for (std::size_t bucket = NodeTable::kBuckets; bucket-- > 0 && !best.found();) {
       std::size_t left = kScoredMax;
       walk_bucket(bucket, filter, rng, left, decision, [&](NodeSlot slot) {
-        const NodeView& view = table_.view(slot);
-        best.offer(slot, mean_share(view.capacity, view.reserved + request.resources), view.pending);
+        best.offer(slot, mean_share(table_.capacity(slot), table_.reserved(slot) + request.resources), table_.pending(slot));
       });
     }
     if (!best.found()) return std::nullopt;
@@ -238,8 +234,7 @@ class DominantResourceIndex final : public TableIndex {
       const double bound = static_cast<double>(bucket) / NodeTable::kBuckets;
       if (best.found() && 1 - best.score() < bound) break;
       walk_bucket(bucket, filter, rng, left, decision, [&](NodeSlot slot) {
-        const NodeView& view = table_.view(slot);
-        best.offer(slot, 1 - dominant_share(view.capacity, view.reserved + request.resources), view.pending);
+        best.offer(slot, 1 - dominant_share(table_.capacity(slot), table_.reserved(slot) + request.resources), table_.pending(slot));
       });
     }
     if (!best.found()) return std::nullopt;

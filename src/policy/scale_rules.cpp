@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "policy/scale_rules.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -142,6 +142,8 @@ void ScaleGuard::apply(std::optional<std::uint32_t> wished, ScalingDecision& dec
     } else {
       decision.desired = outcome.desired;
     }
+    // One that is only kept is not wanted: it stays inactive, or the grace would never end.
+    if (outcome.desired) settle(next_activity(activity_, outcome.desired, input.ready, needed), input.now);
     if (outcome.rule == "raised to the minimum") {
       decision.note = fmt::format("min scale {}", scale_bounds(now_rules).min);
     } else if (outcome.rule == "cut to the maximum") {
@@ -149,9 +151,8 @@ void ScaleGuard::apply(std::optional<std::uint32_t> wished, ScalingDecision& dec
     } else if (!outcome.rule.empty()) {
       decision.note = outcome.rule;
     }
-    break;
+    return;
   }
-  if (decision.desired) settle(next_activity(activity_, decision.desired, input.ready, needed), input.now);
 }
 
 }  // namespace dirigent::policy

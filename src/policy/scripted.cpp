@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "dirigent/policy/scripted.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>

@@ -300,7 +300,7 @@ void Link<Kind>::joined() {
   joined_ = true;
   joined_at_ = io::Loop::now();
   last_complaint_.clear();
-  log_debug("rpc", "this {} joined the control plane at {}, term {}", Kind::kName, address_, term_);
+  log_debug("rpc", "this {} joined the control plane at {}, term {}", Kind::kName, address_, term_.value);
   if (quiet_) return;
   handler_.joined(term_);
   if (quiet_ || early_orders_.empty()) return;

@@ -267,6 +267,7 @@ void Session::leave(std::string why) {
   if (phase_ == Phase::over) return;
   phase_ = Phase::leaving;
   why_ = std::move(why);
+  give_up_logs();
   if (to_worker_) to_worker_->close();
   if (to_data_plane_) to_data_plane_->close();
   timer_.expires_after(kLeaveTime);
@@ -276,12 +277,22 @@ void Session::leave(std::string why) {
   });
 }
 
+void Session::give_up_logs() {
+  for (const auto& weak : std::exchange(pending_logs_, {})) {
+    if (auto pending = weak.lock()) {
+      pending->settle(failure(ErrorCode::unavailable, "the worker's session ended before it answered the question for logs"));
+      pending->drop_call();
+    }
+  }
+}
+
 void Session::end(std::string why) {
   if (phase_ == Phase::over) return;
   const auto self = shared_from_this();  // the owner drops its reference
   if (phase_ == Phase::leaving) {
     why = why_;
-  } else if (phase_ == Phase::greeting && connection_) {
+  } else if (phase_ == Phase::greeting && connection_ && why != kPeerClosed) {
+    // A connection that is opened and closed in silence is a probe of the port.
     log_warn("rpc", "closed the connection of {} before it said hello: {}", connection_->peer(), why);
   }
   tear_down();
@@ -300,13 +311,7 @@ void Session::tear_down() {
   timer_.cancel();
   if (to_worker_) to_worker_->close();
   if (to_data_plane_) to_data_plane_->close();
-  for (const auto& weak : pending_logs_) {
-    if (auto pending = weak.lock()) {
-      pending->settle(failure(ErrorCode::unavailable, "the worker's session ended before it answered the question for logs"));
-      pending->drop_call();
-    }
-  }
-  pending_logs_.clear();
+  give_up_logs();
   kj_.inside("ending a session", [this] {
     verdict_ = nullptr;
     goodbye_ = nullptr;

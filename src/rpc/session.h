@@ -84,6 +84,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void decided(Hello hello, std::string refusal);
   void leave(std::string why);
   void end(std::string why);
+  void give_up_logs();
   void tear_down();
 
   io::Loop& loop_;

@@ -139,7 +139,7 @@ void Wire::on_readable() {
       return;
     }
     if (received == 0) {
-      fail(partial_.empty() ? "the peer closed the connection" : "the peer closed the connection in the middle of a message");
+      fail(partial_.empty() ? kPeerClosed : "the peer closed the connection in the middle of a message");
       return;
     }
     last_received_ = io::Loop::now();

@@ -35,6 +35,9 @@ inline constexpr std::size_t kSegmentsMax = 512;
 // A message may be looked at twice over in all, so that pointers to one place cannot multiply work.
 inline constexpr std::uint64_t kTraversalWordsMax = 2 * kMessageBytesMax / sizeof(capnp::word);
 
+// The reason of an orderly end.
+inline constexpr const char* kPeerClosed = "the peer closed the connection";
+
 class Wire : public std::enable_shared_from_this<Wire> {
  public:
   // `peer` is its address, for messages. `ended` is called once, from a handler of its own, unless close() came first.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Where the records of a state log are kept. The queue, the writer thread and the order of answers are the same for every
-// backend (queued_state_log.cpp).
+// Where the records of a state log are kept. The queue, the writer thread and the order of answers are the same for
+// every backend (queued_state_log.cpp).
 #pragma once
 
 #include <memory>

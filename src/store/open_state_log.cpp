@@ -16,8 +16,8 @@ Result<std::unique_ptr<StateLog>> open_state_log(const std::string& directory) {
 
 Result<std::unique_ptr<StateLog>> open_state_log(const std::string& directory) {
   return failure(ErrorCode::unsupported,
-                 "cannot keep state in {}: this build has no RocksDB (build with -Drocksdb=enabled, or keep state in memory)",
-                 directory);
+                 "cannot keep state in {}: this build has no RocksDB (build with "
+                 "-Drocksdb=enabled, or keep state in memory)", directory);
 }
 
 #endif

@@ -3,7 +3,6 @@
 // Group commit: while one synced write runs, further batches gather, and all of them go into the next one. A disk that
 // syncs in 5 ms so accepts thousands of batches a second, and a single batch waits for one sync only.
 #include <pthread.h>
-#include <signal.h>
 
 #include <condition_variable>
 #include <deque>
@@ -38,14 +37,8 @@ std::size_t size_of(const std::vector<Write>& writes) {
 class QueuedStateLog final : public StateLog {
  public:
   explicit QueuedStateLog(std::unique_ptr<LogBackend> backend) : backend_(std::move(backend)) {
-    // Signals are for the thread that watches them.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     writer_ = std::thread([this] { run(); });
     pthread_setname_np(writer_.native_handle(), "state-log");
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
   // What was appended is written first.

@@ -36,10 +36,10 @@ class ManualRecovery final : public rocksdb::EventListener {
 rocksdb::Options make_options() {
   rocksdb::Options options;
   options.create_if_missing = true;
-  // A record that was cut off at the very end of the log is what a crash in the middle of a write leaves; nobody was told
-  // that it is durable. This mode accepts that and refuses everything else, above all a bad checksum. Of the others,
-  // kAbsoluteConsistency would refuse to start after such a crash, and kPointInTimeRecovery would take a flipped bit in
-  // the middle for the end and drop acknowledged records behind it without a word.
+  // A record that was cut off at the very end of the log is what a crash in the middle of a write leaves; nobody was
+  // told that it is durable. This mode accepts that and refuses everything else, above all a bad checksum. Of the
+  // others, kAbsoluteConsistency would refuse to start after such a crash, and kPointInTimeRecovery would take a
+  // flipped bit in the middle for the end and drop acknowledged records behind it without a word.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.paranoid_checks = true;
   // The catalog is small: thousands of records of some hundred bytes.
@@ -160,10 +160,11 @@ class RocksdbBackend final : public LogBackend {
   }
 
  private:
-  // After a failed write RocksDB refuses all others until its Resume(), which waits for ever for a flush while the disk is
-  // full, and otherwise may keep the log file that failed. Opening anew is what a restart would do: it reads the log, drops
-  // the record that was cut off, and starts another file. The batch that failed was not acknowledged; whether it is found
-  // afterwards is open. The database is small, so that this takes milliseconds, and it is done once a batch.
+  // After a failed write RocksDB refuses all others until its Resume(), which waits for ever for a flush while the
+  // disk is full, and otherwise may keep the log file that failed. Opening anew is what a restart would do: it reads
+  // the log, drops the record that was cut off, and starts another file. The batch that failed was not acknowledged;
+  // whether it is found afterwards is open. The database is small, so that this takes milliseconds, and it is done
+  // once a batch.
   Status reopen_after_failure() {
     if (!failed_) return {};
     const std::unique_lock lock(database_mutex_);

@@ -11,15 +11,16 @@ TEST_CASE("address: every documented form is parsed and formatted back") {
   CHECK(*parse_address(":0") == Address{"", 0, ""});
   CHECK(*parse_address("control-1.local:65535") == Address{"control-1.local", 65535, ""});
   CHECK(*parse_address("unix:/run/a b") == Address{"", 0, "/run/a b"});
-  for (const char* text : {"127.0.0.1:9091", "[::1]:80", ":0", "control-1.local:65535", "unix:/run/a b", "[fe80::1%lo]:1"}) {
+  for (const char* text : {"127.0.0.1:9091", "[::1]:80", ":0", "control-1.local:65535", "unix:/run/a b",
+                           "[fe80::1%lo]:1"}) {
     CHECK(format_address(*parse_address(text)) == text);
   }
 }
 
 TEST_CASE("address: everything else is refused with its own words") {
-  for (const char* text : {"", "localhost", "localhost:", "localhost:x", "localhost:65536", "localhost:-1", "localhost:+1",
-                           "localhost: 1", "::1:80", "[::1]", "[::1]80", "[::1:80", "[localhost]:80", "a b:80", "unix:",
-                           "http://x:80", "x:80/"}) {
+  for (const char* text : {"", "localhost", "localhost:", "localhost:x", "localhost:65536", "localhost:-1",
+                           "localhost:+1", "localhost: 1", "::1:80", "[::1]", "[::1]80", "[::1:80", "[localhost]:80",
+                           "a b:80", "unix:", "http://x:80", "x:80/"}) {
     const auto address = parse_address(text);
     INFO(text);
     REQUIRE_FALSE(address.has_value());

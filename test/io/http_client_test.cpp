@@ -71,19 +71,21 @@ TEST_CASE("client: it resolves names") {
 
 TEST_CASE("client: bodies by length, in chunks and until the end are read") {
   CHECK(call_canned("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcXXX")->body == "abc");
-  CHECK(call_canned("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n")->body == "abcd");
+  const std::string chunks = "3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
+  CHECK(call_canned("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)->body == "abcd");
   CHECK(call_canned("HTTP/1.1 200 OK\r\n\r\nuntil the end")->body == "until the end");
   CHECK(call_canned("HTTP/1.0 404 Nope\r\n\r\n")->status == 404);
   CHECK(call_canned("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "HEAD")->body.empty());
   CHECK(call_canned("HTTP/1.1 204 No Content\r\n\r\n")->status == 204);
-  CHECK(call_canned("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
-            ->body == "x");
+  const std::string hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\n";
+  CHECK(call_canned(hints + "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")->body == "x");
 }
 
 TEST_CASE("client: an answer that is not HTTP, or breaks a limit, is an error of its kind") {
   CHECK(code_of_canned("SSH-2.0-OpenSSH\r\n\r\n") == ErrorCode::corrupt);
   CHECK(code_of_canned("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n") == ErrorCode::corrupt);
-  CHECK(code_of_canned("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n") == ErrorCode::corrupt);
+  CHECK(code_of_canned("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n") ==
+        ErrorCode::corrupt);
   CHECK(code_of_canned("HTTP/1.1 200 OK\r\nA: " + std::string(40'000, 'a')) == ErrorCode::corrupt);
   CHECK(code_of_canned("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n") == ErrorCode::corrupt);
   CHECK(code_of_canned("") == ErrorCode::unavailable);
@@ -92,7 +94,8 @@ TEST_CASE("client: an answer that is not HTTP, or breaks a limit, is an error of
   const auto large = call_canned("HTTP/1.1 200 OK\r\n\r\n" + std::string(2000, 'x'), "GET", 1_KiB);
   CHECK(large.error().code == ErrorCode::exhausted);
   CHECK_THAT(large.error().message, contains_text("too large"));
-  CHECK(call_canned("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n", "GET", 1_KiB).error().code == ErrorCode::exhausted);
+  CHECK(call_canned("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n", "GET", 1_KiB).error().code ==
+        ErrorCode::exhausted);
 }
 
 TEST_CASE("client: a server that is not there is unavailable, with its address and the system's words") {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Helpers of the HTTP tests: a server on a loop thread of its own, a raw blocking client that sends exactly the bytes it
-// is told, and a peer that answers exactly the bytes it is told.
+// Helpers of the HTTP tests: a server on a loop thread of its own, a raw blocking client that sends exactly the bytes
+// it is told, and a peer that answers exactly the bytes it is told.
 #pragma once
 
 #include <arpa/inet.h>

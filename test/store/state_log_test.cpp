@@ -52,8 +52,8 @@ class TemporaryDirectory {
   std::string path_;
 };
 
-// Starts this program again with one hidden test, because a fork alone does not take RocksDB's threads along. The child's
-// test finds its directory with child_directory().
+// Starts this program again with one hidden test, because a fork alone does not take RocksDB's threads along. The
+// child's test finds its directory with child_directory().
 pid_t start_child(const char* test, const std::string& directory) {
   ::setenv("DIRIGENT_TEST_DIRECTORY", directory.c_str(), 1);
   const pid_t child = ::fork();

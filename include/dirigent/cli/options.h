@@ -97,6 +97,7 @@ struct DevOptions {
   std::string rpc_listen = "127.0.0.1:0";
   std::string form_listen = "127.0.0.1:9091";
   std::string admin_listen = "127.0.0.1:9092";
+  std::string data_admin_listen = "127.0.0.1:9093";
   std::uint32_t shards = 1;
   policy::BalancerKind balancer = policy::BalancerKind::knative;
   bool expose_timing = true;

@@ -24,6 +24,7 @@ namespace dirigent::core {
 // The whole new value of a function. Idempotent.
 struct PutFunction {
   Function function;
+  bool scale_to_zero = false;  // also ends its sandboxes once; the next request starts one again
 };
 struct DropFunction {
   FunctionName name;
@@ -50,6 +51,7 @@ class Catalog {
                                                bool verify, WallTime now) const;
   // Errors: not_found, with a suggestion.
   [[nodiscard]] Result<CatalogCommand> plan_remove(const FunctionName& name) const;
+  // 0 is an act, not a setting: everything stops now, and the autoscaler goes on from there.
   [[nodiscard]] Result<CatalogCommand> plan_scale(const FunctionName& name, std::optional<std::uint32_t> scale) const;
   // The candidate has proved ready, or has failed. nullopt when `revision` is not the candidate any more.
   [[nodiscard]] std::optional<CatalogCommand> plan_promote(const FunctionName& name, RevisionNumber revision) const;

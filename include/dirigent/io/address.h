@@ -42,8 +42,8 @@ Result<SocketAddress> to_socket_address(const Address& address);
 // "127.0.0.1:40312", "[::1]:40312", "unix:/path", "unix" (a client's unnamed socket).
 std::string format_socket_address(const sockaddr* address, socklen_t length);
 
-// The same for all processes that share a network namespace during one boot of a machine, different otherwise: whether a
-// sandbox's private address can be reached from here. "<boot id>-<inode of the network namespace>".
+// The same for all processes that share a network namespace during one boot of a machine, different otherwise: whether
+// a sandbox's private address can be reached from here. "<boot id>-<inode of the network namespace>".
 Result<std::string> host_id();
 
 }  // namespace dirigent::io

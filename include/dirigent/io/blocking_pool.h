@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// A fixed number of helper threads for system calls that block (mount, clone, fsync, netlink, file trees), so that a loop
-// never waits for the kernel. A coroutine asks, a helper runs the call, and the answer is delivered on the coroutine's
-// own loop. Owned by a role; closed before its loops are destroyed.
+// A fixed number of helper threads for system calls that block (mount, clone, fsync, netlink, file trees), so that a
+// loop never waits for the kernel. A coroutine asks, a helper runs the call, and the answer is delivered on the
+// coroutine's own loop. Owned by a role; closed before its loops are destroyed.
 //
 //   auto remove_tree = [path] { return remove_directory(path); };    // name it first (docs/style.md)
 //   Status removed = co_await pool.run(std::move(remove_tree));
@@ -36,9 +36,9 @@ class BlockingPool {
   ~BlockingPool();
 
   // Runs `work` on a helper, first come first served; an exception of `work` is rethrown in the coroutine. `work` may
-  // refer to the coroutine's variables: a cancellation does not abandon a call that has been queued, it is noticed at the
-  // coroutine's next suspension. The queue is as long as the number of coroutines that wait, which their owners bound.
-  // REQUIRES: not closed.
+  // refer to the coroutine's variables: a cancellation does not abandon a call that has been queued, it is noticed at
+  // the coroutine's next suspension. The queue is as long as the number of coroutines that wait, which their owners
+  // bound. REQUIRES: not closed.
   template <class Work>
   asio::awaitable<std::invoke_result_t<Work&>, asio::io_context::executor_type> run(Work work);
 

@@ -28,8 +28,8 @@ class PrometheusWriter {
   // REQUIRES: `name` and label names match [a-zA-Z_][a-zA-Z0-9_]*; a name is not taken up again after another one.
   void counter(std::string_view name, std::string_view help, double value, Labels labels = {});
   void gauge(std::string_view name, std::string_view help, double value, Labels labels = {});
-  // `nanoseconds` holds durations. `bounds` are upper bounds in seconds, ascending, without +Inf, which is added. A bucket
-  // is as exact as the histogram: a bound is off by less than 1/64 of itself.
+  // `nanoseconds` holds durations. `bounds` are upper bounds in seconds, ascending, without +Inf, which is added. A
+  // bucket is as exact as the histogram: a bound is off by less than 1/64 of itself.
   void histogram(std::string_view name, std::string_view help, const Histogram& nanoseconds,
                  std::span<const double> bounds, Labels labels = {});
 

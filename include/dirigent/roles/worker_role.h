@@ -36,6 +36,7 @@ class WorkerRole {
 
   [[nodiscard]] virtual std::string admin_address() const = 0;
   [[nodiscard]] virtual const NodeInfo& node() const = 0;
+  [[nodiscard]] virtual bool joined() const = 0;  // to a control plane, now
   // What the runtime cannot enforce here, one sentence each.
   [[nodiscard]] virtual std::vector<std::string> weaknesses() const = 0;
 

@@ -47,6 +47,8 @@ int scale(VerbContext& context) {
   if (context.quiet) return 0;
   if (automatic) {
     context.terminal.talk("{} is scaled by its autoscaler again, {} wanted now\n", function->name, function->wanted);
+  } else if (wanted == "0") {
+    context.terminal.talk("{} is scaled to zero; the next request starts a sandbox\n", function->name);
   } else {
     context.terminal.talk("{} is kept at {}, {} ready now\n", function->name, wanted, function->ready);
     context.next(fmt::format("dirigent ctl scale {} --auto  gives it back to the autoscaler", function->name));

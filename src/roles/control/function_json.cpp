@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "roles/control/function_json.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

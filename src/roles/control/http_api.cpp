@@ -22,6 +22,12 @@ constexpr std::int64_t kEventWaitMsMax = 60'000;
 constexpr std::int64_t kLogLinesMax = 10'000;
 constexpr std::uint32_t kLogLinesDefault = 100;
 
+// What absent fields of a registration mean here. (Registrations by form start from the operator's profile.)
+const ScalingProfile& native_profile() {
+  static const ScalingProfile profile = *scaling_profile("latency");
+  return profile;
+}
+
 // --- answers --------------------------------------------------------------------------------------------------------
 
 io::HttpResponse problem(int status, std::string_view code, std::string_view detail, std::string_view hint = {},
@@ -240,7 +246,7 @@ class Api {
     if (!create_only) co_return problem(create_only.error());
     auto verify = switch_of(*query, "verify", true);
     if (!verify) co_return problem(verify.error());
-    auto deploy_request = decode_deploy(request.body, name, service_.default_profile());
+    auto deploy_request = decode_deploy(request.body, name, native_profile());
     if (!deploy_request) co_return problem(deploy_request.error(), "the fields are listed in docs/api.md");
     const auto none_match = io::find_header(request.headers, "If-None-Match");
     deploy_request->create_only = *create_only || (none_match && trim(*none_match) == "*");
@@ -261,7 +267,7 @@ class Api {
     auto verify = switch_of(*query, "verify", true);
     if (!verify) co_return problem(verify.error());
     const RevisionSpec base = function.revisions.empty() ? RevisionSpec{} : function.revisions.back().spec;
-    auto spec = decode_patch(request.body, base, service_.default_profile());
+    auto spec = decode_patch(request.body, base, native_profile());
     if (!spec) co_return problem(spec.error(), "the fields are listed in docs/api.md");
     DeployRequest order;
     order.name = function.name;

@@ -58,6 +58,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
 
   [[nodiscard]] std::string admin_address() const override { return admin_ ? admin_->address() : std::string(); }
   [[nodiscard]] const NodeInfo& node() const override { return options_.node; }
+  [[nodiscard]] bool joined() const override { return is_joined_; }
   [[nodiscard]] std::vector<std::string> weaknesses() const override { return runtime_->weaknesses(); }
   io::Action stop(Duration drain) override;
 

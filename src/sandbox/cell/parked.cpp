@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -220,6 +221,11 @@ void live_parked(const ParkingPlace& place) {
   ::signal(SIGINT, SIG_DFL);
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(022);
+  // A worker with a real-time or raised priority does not hand it down (and the kernel lets no real-time process into a
+  // cpu cgroup).
+  const sched_param ordinary{};
+  ::sched_setscheduler(0, SCHED_OTHER, &ordinary);
+  if (::getpriority(PRIO_PROCESS, 0) < 0) ::setpriority(PRIO_PROCESS, 0, 0);
   Failure failure;
   // In this order: the cgroups' descriptors are closed by arrange_descriptors.
   if (place.isolation == wire::Isolation::user) failure = map_user(place);

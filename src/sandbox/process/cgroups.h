@@ -26,7 +26,8 @@ class Cgroups {
   // processes. Blocks. Never fails: what cannot be had is in weaknesses().
   static Cgroups open(const std::string& node);
 
-  // Makes the directories of one cell and opens their cgroup.procs for writing, one descriptor each (the caller's).
+  // Makes the directories of one cell and opens in each the file by which a single-threaded process joins by writing 0
+  // (the descriptors are the caller's).
   Result<std::vector<int>> make(const std::string& cell) const;
   Status set_limits(const std::string& cell, const CgroupLimits& limits) const;
   // How many processes of the cell the kernel has ended for want of memory.

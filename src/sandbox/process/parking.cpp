@@ -114,7 +114,12 @@ io::Task<void> ProcessRuntime::park(CellPtr cell) {
   if (network_) {
     auto attach = [this, cell] { return network_->attach(cell->serial, cell->pid, cell->number); };
     auto network = co_await helpers_->run(std::move(attach));
-    if (!network) co_return failure(network.error());
+    if (!network) {
+      // A cell that has given up takes its network with it, and knows better why.
+      const auto told = cell->changed;
+      static_cast<void>(co_await told->wait(io::Loop::now() + 200ms));
+      co_return failure(cell->has_failed ? cell->error : network.error());
+    }
     wire::Writer message(wire::Kind::network);
     network->write(message);
     const int error = wire::send_message(cell->control.native_handle(), message.bytes());
@@ -147,7 +152,7 @@ void ProcessRuntime::parked_or_not(const CellPtr& cell, const Status& status) {
   if (!cell->is_forked) ended(cell, std::nullopt);
   else kill(cell);
   if (closing_) return;
-  log_warn("sandbox", "cannot park a cell: {}", error.message);
+  if (io::Loop::now() >= refill_after_) log_warn("sandbox", "cannot park a cell: {}", error.message);
   refill_after_ = io::Loop::now() + kPauseAfterFailure;
   if (!waiters_.empty()) {
     const auto waiter = waiters_.front();

@@ -30,7 +30,7 @@ Duration us(std::uint32_t value) { return std::chrono::microseconds(value); }
 
 // The node's earlier process may be gone a moment before its spawner has removed everything.
 Result<NameLock> take_node(const std::string& node) {
-  const Instant until = io::Loop::now() + 5s;
+  const Instant until = io::Loop::now() + 3s;
   for (;;) {
     auto lock = NameLock::take("dirigent-node-" + node);
     if (lock || lock.error().code != ErrorCode::already_exists || io::Loop::now() > until) {
@@ -344,6 +344,14 @@ io::Task<void> ProcessRuntime::close() {
     return {};
   };
   Status finished = co_await helpers_->run(std::move(finish));
+  // Every process is gone now; whatever the spawner had no time to report is told here.
+  std::vector<CellPtr> unreported;
+  for (const auto& [serial, cell] : by_serial_) unreported.push_back(cell);
+  for (const auto& cell : unreported) ended(cell, std::nullopt);
+  while (!by_serial_.empty()) {
+    empty_ = std::make_shared<Signal>(loop_);
+    if (Status emptied = co_await empty_->wait(Instant::max()); !emptied) break;
+  }
   firewall_.reset();
   network_.reset();
   node_lock_ = NameLock();

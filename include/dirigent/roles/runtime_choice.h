@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+//
+// Which runtime a worker starts sandboxes with, as its settings say.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "dirigent/base/result.h"
+#include "dirigent/base/time.h"
+#include "dirigent/io/loop.h"
+#include "dirigent/model/ids.h"
+#include "dirigent/sandbox/runtime.h"
+
+namespace dirigent::roles {
+
+struct RuntimeChoice {
+  std::string kind = "process";        // or "simulated"
+  std::uint32_t parked = 8;            // process: sandboxes prepared and idle
+  std::string publish_host;            // process: address under which other hosts reach the sandboxes; "" = this host only
+  std::uint16_t publish_port_first = 30'000;
+  std::uint16_t publish_port_last = 39'999;
+  Duration simulated_start_p50 = 3ms;  // simulated: lognormal start times
+  Duration simulated_start_p99 = 12ms;
+  std::uint64_t seed = 1;
+};
+
+// Unknown kind: invalid_argument.
+Result<std::unique_ptr<sandbox::Runtime>> make_runtime(io::Loop& loop, const RuntimeChoice& choice, const NodeId& node,
+                                                       const std::string& host_id);
+
+}  // namespace dirigent::roles
