@@ -163,7 +163,7 @@ TEST_CASE("limits: a queue that is full or too slow refuses, with the reason") {
   CHECK(full.status == 503);
   CHECK(full.header("X-Dirigent-Reason") == "queue-full");
   CHECK_FALSE(full.header("Retry-After").empty());
-  CHECK(full.body.find("\"function\":\"f\"") != std::string::npos);
+  CHECK(full.body.find("\"function\":\"f.default\"") != std::string::npos);
   const Response slow = read_response(parked);
   CHECK(slow.status == 503);
   CHECK(slow.header("X-Dirigent-Reason") == "queue-timeout");
