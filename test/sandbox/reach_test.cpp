@@ -95,6 +95,32 @@ TEST_CASE("reach: a published sandbox answers on its host's port, and no longer 
   CHECK(get(harness, launched->address.published, kGet).empty());
 }
 
+TEST_CASE("reach: an address without a sandbox is refused by this host, not sent to another gateway") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, process_options("nobody")));
+  auto order = order_for("builtin:hello");
+  const auto launched = open.launch(order);
+  REQUIRE((launched ? "" : launched.error().message) == "");
+  const std::string direct = launched->address.direct;
+  const std::string host = direct.substr(0, direct.rfind(':'));
+  REQUIRE(harness.run(open.runtime->remove(order.id, 0s)).has_value());
+  // 4090 is never handed out: numbers are given in order, and this runtime has a handful of cells.
+  in_addr address{};
+  REQUIRE(::inet_pton(AF_INET, host.c_str(), &address) == 1);
+  address.s_addr = htonl((ntohl(address.s_addr) & 0xfffff000u) + 4090);
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in nobody{};
+  nobody.sin_family = AF_INET;
+  nobody.sin_port = htons(8080);
+  nobody.sin_addr = address;
+  const int status = ::connect(fd, reinterpret_cast<const sockaddr*>(&nobody), sizeof nobody);
+  const int error = errno;
+  ::close(fd);
+  CHECK(status == -1);
+  CHECK((error == EHOSTUNREACH || error == ENETUNREACH));
+}
+
 TEST_CASE("reach: without root a program serves on the port it is told") {
   Harness harness;
   auto options = process_options("rootless");

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
 #include <linux/netfilter.h>
 #include <poll.h>
 #include <sched.h>
@@ -125,7 +126,11 @@ void Spawner::take_down() {
   }
   if (configuration.gateway != 0) {
     netlink::RouteSocket socket;
-    if (socket.open() == 0) socket.run(netlink::delete_address(1, configuration.gateway, 32));
+    if (socket.open() == 0) {
+      socket.run(netlink::delete_address(1, configuration.gateway, 32));
+      const std::uint32_t mask = htonl(~std::uint32_t{0} << (32 - wire::kRangePrefix));
+      socket.run(netlink::delete_unreachable_route(configuration.gateway & mask, wire::kRangePrefix));
+    }
   }
   if (!configuration.nft_table.empty()) netlink::delete_nft_table(NFPROTO_INET, configuration.nft_table);
   if (!configuration.nft_publish_table.empty())

@@ -21,6 +21,8 @@ inline constexpr int kFdsMax = 16;
 inline constexpr int kSpawnerSocket = 3;
 // The link inside a cell.
 inline constexpr const char* kInnerLink = "eth0";
+// A worker has one range of 198.18.0.0/15 for its sandboxes: 4096 addresses.
+inline constexpr int kRangePrefix = 20;
 
 enum class Kind : std::uint8_t {
   // worker -> spawner

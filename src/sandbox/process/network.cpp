@@ -76,6 +76,12 @@ Result<std::unique_ptr<Network>> Network::open(const std::string& node) {
   if (const int error = network->socket_.run(netlink::add_address(1, network->gateway(), 32))) {
     return errno_failure(error, fmt::format("cannot add address {} to lo", to_dotted(network->gateway())));
   }
+  // An address without a sandbox answers "unreachable" here. By the host's default route its packets would leave the
+  // host, and whoever answers there would pass for a sandbox.
+  if (const int error = network->socket_.run(netlink::add_unreachable_route(network->address_of(0), wire::kRangePrefix))) {
+    static_cast<void>(network->socket_.run(netlink::delete_address(1, network->gateway(), 32)));
+    return errno_failure(error, fmt::format("cannot add a route for {}/{}", to_dotted(network->address_of(0)), wire::kRangePrefix));
+  }
   // Without a network interface of its own, a fresh namespace has lo down.
   static_cast<void>(network->socket_.run(netlink::set_up(1)));
   return network;
@@ -108,6 +114,7 @@ Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, s
 void Network::remove_gateway() {
   const std::lock_guard lock(mutex_);
   static_cast<void>(socket_.run(netlink::delete_address(1, gateway(), 32)));
+  static_cast<void>(socket_.run(netlink::delete_unreachable_route(address_of(0), wire::kRangePrefix)));
 }
 
 void Network::wait_for_links(Duration patience) const {

@@ -336,7 +336,11 @@ io::Task<bool> ProcessRuntime::probe(SandboxId id, std::string ready_path, Durat
   const auto found = by_id_.find(id);
   if (found == by_id_.end() || found->second->state != CellState::running) co_return false;
   std::string address = found->second->direct;
-  co_return co_await probe_address(loop_, std::move(address), std::move(ready_path), timeout);
+  Result<bool> answered = co_await probe_address(loop_, std::move(address), std::move(ready_path), timeout);
+  // It may have ended meanwhile; then whatever answered was not it.
+  const auto still = by_id_.find(id);
+  if (still == by_id_.end() || still->second->state != CellState::running) co_return false;
+  co_return answered;
 }
 
 std::vector<LogLine> ProcessRuntime::logs(SandboxId id, std::size_t lines_max) const {
