@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The grammar of every command: long and short flags with or without a value, positional words, `--`. Tables of flags are
-// plain values, so help texts, suggestions and shell completion come from what is parsed. Pure.
+// plain values, so help texts, suggestions and shell completion come from what is parsed. CLI11 does the parsing, in one
+// file. Pure.
 #pragma once
 
 #include <map>
