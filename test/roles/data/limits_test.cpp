@@ -87,11 +87,10 @@ TEST_CASE("limits: a body that stops arriving is a 408") {
 }
 
 TEST_CASE("limits: the first byte, silence and the whole request have their own time limits") {
-  Event done;
-  std::string before = "";
+  SharedText before;
   FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
     if (!read_request(wire)) return;
-    wire.write(before);
+    wire.write(before.get());
     wire.read_to_end();  // until the data plane gives up
   });
   Plane plane;
