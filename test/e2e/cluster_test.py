@@ -47,6 +47,8 @@ def test_five_minutes(cluster):
     check("hello-00001" in out and "/function/hello" in out, out)
     out, _ = cluster.ctl("describe", "hello")
     check("invocable: yes" in out, out)
+    out, _ = cluster.ctl("explain", "hello")
+    check(re.search(r"why \d+ sandbox", out) and "target" in out and "last failure: none" in out, out)
     cluster.ctl("delete", "hello")
     cluster.ctl("describe", "hello", check_status=3)
     status, headers, body = cluster.request("/function/hello")

@@ -199,11 +199,27 @@ int describe(VerbContext& context) {
   return 0;
 }
 
+int explain(VerbContext& context) {
+  auto path = context.function_path(context.word(0));
+  if (!path) return context.fail(path.error());
+  auto body = context.client.call("GET", *path + "/explain");
+  if (!body) return context.fail(body.error());
+  if (context.output == Output::json) {
+    context.terminal.write(pretty_json(*body));
+    return 0;
+  }
+  auto lines = read_lines(*body);
+  if (!lines) return context.fail(lines.error());
+  for (const auto& line : *lines) context.terminal.write(printable(line + "\n"));
+  return 0;
+}
+
 }  // namespace
 
 std::vector<Verb> read_verbs() {
   return {
       {"list", {"ls"}, "", 0, 0, "show all functions", {}, WordKind::none, list},
+      {"explain", {}, "NAME", 1, 1, "why this many sandboxes, why that node, why the last failure", {}, WordKind::function, explain},
       {"describe", {"get"}, "NAME", 1, 1, "show one function: can it be invoked, and why (not)", {}, WordKind::function, describe},
   };
 }

@@ -175,7 +175,14 @@ class Api {
       if (verb == "events") co_return co_await events(std::move(request), std::move(*name));
       co_return co_await logs(std::move(request), std::move(*name));
     }
-    co_return problem(404, "not-found", fmt::format("there is nothing at {}", path), "a function has /scale, /events and /logs");
+    if (verb == "explain") {
+      if (request.method != "GET") co_return wrong_method(request.method, path, "GET");
+      if (auto query = read_query(request, {}); !query) co_return problem(query.error());
+      auto lines = service_.explain(*name);
+      if (!lines) co_return function_problem(lines.error(), *name);
+      co_return io::json_response(200, explanation_json(*name, *lines));
+    }
+    co_return problem(404, "not-found", fmt::format("there is nothing at {}", path), "a function has /scale, /events, /logs and /explain");
   }
 
   Answer collection(io::HttpRequest request) {
