@@ -4,11 +4,10 @@
 import json
 import os
 import re
-import signal
+import subprocess
 import threading
-import time
 
-from harness import Skip, check, check_equal, eventually, needs_root, raw_exchange, run_tests, unique_name
+from harness import BINARY, check, check_equal, eventually, needs_root, raw_exchange, run_tests, two_hosts, unique_name
 
 
 def deploy(cluster, name, image, *flags):
@@ -379,6 +378,31 @@ def test_many_simulated_workers(cluster):
     eventually(lambda: sum(s["state"] == "ready" for s in sandboxes_of(cluster, "hello")) == 400, "400 sandboxes")
     check(len({s["node"] for s in sandboxes_of(cluster, "hello")}) > 100, "they share few nodes")
     check_equal(cluster.request("/function/hello")[0], 200)
+
+
+def test_two_hosts(cluster):
+    """a data plane on another host reaches the sandboxes through the worker's published ports"""
+    needs_root()
+    with two_hosts() as (left, right):
+        control = cluster.start("control", "--rpc-listen", "10.99.0.1:0", "--admin-listen", "10.99.0.1:0", "--form-listen", "127.0.0.1:0", inside=left)
+        rpc = control.addresses["rpc"]
+        worker = cluster.start("worker", "--control", rpc, "--admin-listen", "127.0.0.1:0", "--node-name", unique_name("worker"),
+                               "--publish-host", "10.99.0.1", inside=left)
+        data = cluster.start("data", "--control", rpc, "--listen", "10.99.0.2:0", "--admin-listen", "127.0.0.1:0", inside=right)
+
+        def ctl(*arguments):
+            return subprocess.run([*right, BINARY, "ctl", *arguments, "--server", f"http://{control.addresses['admin']}"],
+                                  capture_output=True, timeout=60)
+
+        def joined():
+            planes = ctl("nodes", "-o", "name").stdout.split()
+            return len(planes) == 1
+        eventually(joined, "the worker joins")
+        done = ctl("deploy", "hello", "--image", "builtin:hello")
+        check_equal(done.returncode, 0, done.stderr.decode())
+        eventually(lambda: ctl("invoke", "hello").stdout == b"hello from hello-00001\n", "an answer from the other host")
+        for role in (data, worker, control):
+            check_equal(role.stop(), 0, role.name)
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def eventually(probe, what, timeout=TIMEOUT):
 class Role:
     """A dirigent process that has said its addresses."""
 
-    def __init__(self, name, *arguments, expect_start=True, env=None):
+    def __init__(self, name, *arguments, expect_start=True, env=None, inside=()):
         self.name = name
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [BINARY, name, "--print-addresses", "--exit-with-stdin", *arguments],
+            [*inside, BINARY, name, "--print-addresses", "--exit-with-stdin", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env={**os.environ, **(env or {})})
         self.addresses = {}
         if expect_start:
@@ -194,6 +194,29 @@ def leftovers():
             if mine in command and int(entry) != os.getpid() and "e2e" not in command:
                 found.append(f"process {entry}: {command}")
     return found
+
+
+@contextlib.contextmanager
+def two_hosts():
+    """Two network namespaces with a link between them; yields, for each, the words that run a command in it."""
+    names = [unique_name("dg-host") for _ in range(2)]
+    run = lambda *words: subprocess.run(words, check=True, capture_output=True)
+    try:
+        try:
+            for name in names:
+                run("ip", "netns", "add", name)
+            run("ip", "link", "add", "left", "netns", names[0], "type", "veth", "peer", "name", "right", "netns", names[1])
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Skip(f"network namespaces cannot be made here: {error}")
+        for name, link, address in ((names[0], "left", "10.99.0.1/24"), (names[1], "right", "10.99.0.2/24")):
+            run("ip", "-n", name, "address", "add", address, "dev", link)
+            run("ip", "-n", name, "link", "set", link, "up")
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        # nsenter and not `ip netns exec`, which would hide the cgroup file systems.
+        yield [("nsenter", f"--net=/run/netns/{name}") for name in names]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
 def needs_root():

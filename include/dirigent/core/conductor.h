@@ -145,6 +145,7 @@ class Conductor {
     bool leaving = false;
   };
   [[nodiscard]] const Fleet& fleet() const { return fleet_; }
+  [[nodiscard]] const Node* node_of(SessionId session) { return fleet_.node_of(session); }  // nullptr: not a worker's
   [[nodiscard]] const std::map<SessionId, DataPlane>& data_planes() const { return data_planes_; }
   [[nodiscard]] const FunctionControl* control(const FunctionName& name) const;
   [[nodiscard]] const ConductorOptions& options() const { return options_; }

@@ -262,7 +262,12 @@ void ControlRoleImpl::worker_said(SessionId session, std::vector<WorkerMessage> 
 }
 
 void ControlRoleImpl::worker_lost(SessionId session, std::string why) {
-  log_warn("control", "a worker's connection is lost: {}", why);
+  const core::Node* node = conductor_->node_of(session);
+  if (node != nullptr && node->leaving) {
+    log_info("control", "worker {} has left", node->info.id);
+  } else if (node != nullptr) {
+    log_warn("control", "the connection of worker {} is lost: {}", node->info.id, why);
+  }
   core::ConductorEffects effects;
   conductor_->worker_lost(session, io::Loop::now(), effects);
   perform(std::move(effects));
@@ -284,7 +289,12 @@ void ControlRoleImpl::data_plane_said(SessionId session, std::vector<DataPlaneMe
 }
 
 void ControlRoleImpl::data_plane_lost(SessionId session, std::string why) {
-  log_warn("control", "a data plane's connection is lost: {}", why);
+  const auto plane = conductor_->data_planes().find(session);
+  if (plane != conductor_->data_planes().end() && plane->second.leaving) {
+    log_info("control", "data plane {} has left", plane->second.hello.id);
+  } else if (plane != conductor_->data_planes().end()) {
+    log_warn("control", "the connection of data plane {} is lost: {}", plane->second.hello.id, why);
+  }
   core::ConductorEffects effects;
   conductor_->data_plane_lost(session, io::Loop::now(), effects);
   perform(std::move(effects));
