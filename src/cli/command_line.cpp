@@ -22,7 +22,8 @@ tl::unexpected<Error> unknown(std::string_view word, std::string_view name, std:
   std::vector<std::string> names;
   for (const Flag& flag : flags) names.push_back(flag.name);
   const auto near = did_you_mean(name, names);
-  return failure(ErrorCode::invalid_argument, "unknown flag {}{}", word, near ? fmt::format(" (did you mean --{}?)", *near) : "");
+  return failure(ErrorCode::invalid_argument, "unknown flag {}{}", word,
+                 near ? fmt::format(" (did you mean --{}?)", *near) : "");
 }
 
 // One flag at words[0], perhaps with its value; how many words it took.
@@ -32,7 +33,8 @@ struct Scanner {
 
   Status put(const Flag& flag, std::string value) {
     auto& list = values[flag.name];
-    if (!list.empty() && !flag.repeatable) return failure(ErrorCode::invalid_argument, "--{} is given twice", flag.name);
+    if (!list.empty() && !flag.repeatable)
+      return failure(ErrorCode::invalid_argument, "--{} is given twice", flag.name);
     list.push_back(std::move(value));
     return {};
   }
@@ -51,7 +53,8 @@ struct Scanner {
         }
         if (!value) value = "true";
       } else if (!value) {
-        if (words.size() < 2) return failure(ErrorCode::invalid_argument, "--{} needs a value: --{} {}", name, name, flag->value_name);
+        if (words.size() < 2)
+          return failure(ErrorCode::invalid_argument, "--{} needs a value: --{} {}", name, name, flag->value_name);
         value = words[1];
         taken = 2;
       }
@@ -80,7 +83,8 @@ struct Scanner {
       std::string value = word.substr(i + 1);
       const bool is_next = value.empty();
       if (is_next) {
-        if (words.size() < 2) return failure(ErrorCode::invalid_argument, "-{} needs a value: -{} {}", word[i], word[i], flag->value_name);
+        if (words.size() < 2)
+          return failure(ErrorCode::invalid_argument, "-{} needs a value: -{} {}", word[i], word[i], flag->value_name);
         value = words[1];
       }
       if (auto status = put(*flag, std::move(value)); !status) return failure(status.error());
@@ -108,7 +112,8 @@ std::vector<std::string> Arguments::values(std::string_view flag) const {
   return found == values_.end() ? std::vector<std::string>() : found->second;
 }
 
-Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<const Flag> flags, std::size_t words_max) {
+Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<const Flag> flags,
+                                  std::size_t words_max) {
   Arguments arguments;
   Scanner scanner{flags, arguments.values_};
   bool only_words = false;
@@ -117,7 +122,8 @@ Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<
       only_words = true;
       words = words.subspan(1);
     } else if (only_words || !is_flag(words[0])) {
-      if (arguments.words_.size() == words_max) return failure(ErrorCode::invalid_argument, "unexpected word \"{}\"", words[0]);
+      if (arguments.words_.size() == words_max)
+        return failure(ErrorCode::invalid_argument, "unexpected word \"{}\"", words[0]);
       arguments.words_.push_back(words[0]);
       words = words.subspan(1);
     } else {
@@ -129,7 +135,8 @@ Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<
   return arguments;
 }
 
-Result<std::size_t> parse_leading_flags(std::span<const std::string> words, std::span<const Flag> flags, Arguments& out) {
+Result<std::size_t> parse_leading_flags(std::span<const std::string> words, std::span<const Flag> flags,
+                                        Arguments& out) {
   Scanner scanner{flags, out.values_};
   std::size_t at = 0;
   while (at < words.size() && is_flag(words[at])) {
