@@ -2,9 +2,10 @@
 //
 // How much of a cold start is the kernel's, and how much is ours? In microseconds, order to first answered request.
 //
-// The floor: what a single-minded program would do per sandbox, with nothing prepared: clone into new namespaces, a veth
-// pair, three cgroups, exec of the same cell program serving hello, connect, GET. Then the process runtime with everything
-// on (limits, root, uid, capabilities, filter), from parked cells and without any. Needs root. Prints key=value lines.
+// The floor: what a single-minded program would do per sandbox, with nothing prepared: clone into new namespaces, a
+// veth pair, three cgroups, exec of the same cell program serving hello, connect, GET. Then the process runtime with
+// everything on (limits, root, uid, capabilities, filter), from parked cells and without any. Needs root. Prints
+// key=value lines.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -41,7 +42,8 @@ using namespace dirigent;
 void print(const char* what, const Histogram& times) {
   std::printf("benchmark=cold_floor variant=%s n=%llu p50_us=%lld p99_us=%lld max_us=%lld mean_us=%.0f\n", what,
               static_cast<unsigned long long>(times.count()), static_cast<long long>(times.quantile(0.5) / 1000),
-              static_cast<long long>(times.quantile(0.99) / 1000), static_cast<long long>(times.max() / 1000), times.mean() / 1000);
+              static_cast<long long>(times.quantile(0.99) / 1000), static_cast<long long>(times.max() / 1000),
+              times.mean() / 1000);
 }
 
 // A connect with 3 ms of patience and a new socket each time (a fresh link drops the first SYN), then one GET.
@@ -57,7 +59,8 @@ bool get_hello(std::uint32_t address) {
     if (::connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof peer) == 0) {
       constexpr std::string_view kRequest = "GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n";
       std::array<char, 512> answer{};
-      const bool fine = ::send(fd, kRequest.data(), kRequest.size(), 0) > 0 && ::recv(fd, answer.data(), answer.size(), 0) > 12 &&
+      const bool fine = ::send(fd, kRequest.data(), kRequest.size(), 0) > 0 &&
+                        ::recv(fd, answer.data(), answer.size(), 0) > 12 &&
                         std::string_view(answer.data(), 12) == "HTTP/1.1 200";
       ::close(fd);
       if (fine) return true;
@@ -127,11 +130,15 @@ int run_floor(int count) {
     if (!fds || !cgroups.set_limits(name, {128_MiB, Millicpu{100}, {}, 1024})) return 1;
     int control[2];
     int go[2];
-    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) != 0 || ::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, go) != 0) return 1;
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) != 0 ||
+        ::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, go) != 0)
+      return 1;
     FloorCell cell{path.c_str(), control[1], go[1], &*fds};
-    const auto pid = static_cast<pid_t>(::syscall(SYS_clone, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0));
+    const auto pid = static_cast<pid_t>(::syscall(
+        SYS_clone, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0));
     if (pid == 0) ::_exit(floor_child(&cell));
-    auto attached = (*network)->attach(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(pid), static_cast<std::uint32_t>(2 + i));
+    auto attached = (*network)->attach(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(pid),
+                                       static_cast<std::uint32_t>(2 + i));
     if (!attached) {
       std::fprintf(stderr, "%s\n", attached.error().message.c_str());
       return 1;

@@ -49,7 +49,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 cat > "$work/haproxy.cfg" << CONFIG
 global
   nbthread $shards
-  maxconn 20000
+  maxconn 4000
 defaults
   mode http
   option http-keep-alive
@@ -59,11 +59,12 @@ defaults
   http-reuse always
 listen bench
   bind 127.0.0.1:$port
-  server upstream $upstream maxconn 10000
+  server upstream $upstream maxconn 4000
 CONFIG
-haproxy -db -f "$work/haproxy.cfg" 2> /dev/null &
+haproxy -db -f "$work/haproxy.cfg" 2> "$work/haproxy.log" &
 haproxy_pid=$!
 for _ in $(seq 100); do
+  kill -0 $haproxy_pid 2> /dev/null || { cat "$work/haproxy.log" >&2; exit 1; }
   python3 -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> /dev/null && break
   sleep 0.05
 done

@@ -30,42 +30,8 @@ build=${BUILD_DIR:-$root/build-release}
 step() { printf '\n==> %s\n' "$*" >&2; }
 fail() { printf '\nquickstart: %s\n' "$1" >&2; shift; for line in "$@"; do printf '  %s\n' "$line" >&2; done; exit 1; }
 
-# --- packages -------------------------------------------------------------------------------------------------------
-is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-
-missing_packages() {
-  local package
-  for package in g++ meson ninja-build pkg-config git ca-certificates curl libasio-dev capnproto libcapnp-dev librocksdb-dev \
-                 libnftables-dev nlohmann-json3-dev libfmt-dev libexpected-dev catch2; do
-    is_installed "$package" || echo "$package"
-  done
-  # llhttp is a library of its own on Debian 13 and Ubuntu 24.04, and part of Node's packages on Debian 12.
-  is_installed libllhttp-dev || is_installed node-llhttp || {
-    if apt-cache show libllhttp-dev >/dev/null 2>&1; then echo libllhttp-dev; else echo node-llhttp; fi
-  }
-}
-
-install_packages() {
-  command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
-    fail "this is not a Debian or Ubuntu system: apt-get is missing" \
-         "install a C++20 compiler, meson, ninja, asio, capnproto, rocksdb, nlohmann-json, fmt, tl-expected, llhttp and Catch2," \
-         "then build by hand:  meson setup build && ninja -C build"
-  local missing as_root=()
-  missing=$(missing_packages | tr '\n' ' ')
-  [ -z "${missing// /}" ] && { step "packages: all there"; return; }
-  if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || fail "packages are missing and this is neither root nor is there sudo" "as root:  apt-get install $missing"
-    as_root=(sudo)
-  fi
-  step "installing $missing"
-  "${as_root[@]}" apt-get update -q >/dev/null ||
-    fail "apt-get update failed: no network, or no package mirror can be reached" "with a network:  apt-get install $missing"
-  # The list is asked for again, because only now apt knows what this release has.
-  missing=$(missing_packages | tr '\n' ' ')
-  # shellcheck disable=SC2086  # one word per package
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >/dev/null ||
-    fail "apt-get could not install: $missing" "see its words above"
-}
+# shellcheck source=packages.sh
+. "$root/deploy/packages.sh"
 
 # --- build ----------------------------------------------------------------------------------------------------------
 build_binary() {
@@ -120,7 +86,7 @@ wait_for_no_sandbox() {
   done
 }
 
-install_packages
+install_packages "${build_packages[@]}"
 build_binary
 start_server "$@"
 

@@ -484,6 +484,8 @@ struct FunctionLoad {
   busyNs @7 :Int64;
   # What this report covers.
   intervalNs @8 :Int64;
+  # Sandboxes with a request in flight now, of any shard; filled in by the function's home shard only.
+  occupied @9 :List(UInt64);
 }
 
 # See DataPlaneMessage.drained.
@@ -529,6 +531,8 @@ struct RouteUpdate {
   # The next message of the stream holds more functions of the same update: a receiver joins the parts before it looks
   # at any. Senders cut an update into parts of about a mebibyte, so that none comes near the limit of a message.
   continues @3 :Bool;
+  # True: the sender has just started and does not know every sandbox; what is missing here stays as it is.
+  provisional @4 :Bool;
 }
 
 # The whole route of one function. An older version never replaces a newer one of the same term.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The grammar of every command: long and short flags with or without a value, positional words, `--`. Tables of flags
-// are plain values, so help texts, suggestions and shell completion come from what is parsed. Pure.
+// The grammar of every command: long and short flags with or without a value, positional words, `--`. Tables of flags are
+// plain values, so help texts, suggestions and shell completion come from what is parsed. CLI11 does the parsing, in one
+// file. Pure.
 #pragma once
 
 #include <map>
@@ -41,11 +42,9 @@ class Arguments {
 };
 
 // Errors name the word and suggest the nearest flag. `words_max`: positional words allowed.
-Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<const Flag> flags,
-                                  std::size_t words_max);
+Result<Arguments> parse_arguments(std::span<const std::string> words, std::span<const Flag> flags, std::size_t words_max);
 // Parses flags up to the first positional word; how many words that were.
-Result<std::size_t> parse_leading_flags(std::span<const std::string> words, std::span<const Flag> flags,
-                                        Arguments& out);
+Result<std::size_t> parse_leading_flags(std::span<const std::string> words, std::span<const Flag> flags, Arguments& out);
 
 // Aligned lines "  -o, --output FORMAT   help".
 std::string describe_flags(std::span<const Flag> flags);

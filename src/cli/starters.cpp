@@ -121,7 +121,6 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.shards = options.shards;
   data.control = options.control;
   data.id = DataPlaneId{options.id};
-  if (options.id.empty()) data.id = DataPlaneId{fmt::format("{}-{}", roles::machine_node_id(), options.listen)};
   data.invoke_address = options.advertise;
   auto host_id = io::host_id();
   if (!host_id) return failure(host_id.error());

@@ -120,7 +120,7 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
   if (std::get<PutFunction>(command).scale_to_zero) {
     // A new autoscaler: the load that was there must not bring the sandboxes back.
     control.autoscaler.reset();
-    control.wanted = wanted_floor(*after, control);
+    control.wanted = 0;  // whoever still waits says so in the next report
     note(name, "scaled", after->serving, "scaled to 0 as told; the next request starts a sandbox", work);
   } else if (after->serving) {
     look(*after, control, false, work);

@@ -147,7 +147,7 @@ bool Dispatcher::take_slot(Entry& entry, Lease& lease, Instant now) {
   const SlotView view(function);
   // Another shard may take the chosen slot in between; then the choice is made anew with what is left.
   for (std::size_t tries = 0; tries <= function.sandboxes.size(); ++tries) {
-    const auto chosen = policy::choose(options_.balancer, view, entry.balancer, rng_);
+    const auto chosen = policy::choose_among(options_.balancer, view, entry.balancer, rng_);
     if (!chosen) return false;
     SandboxSlots* sandbox = function.sandboxes[*chosen];
     if (sandbox->try_acquire()) {

@@ -65,7 +65,7 @@ Node* Fleet::node_of(SessionId session) {
   return found == by_session_.end() ? nullptr : find_node(found->second);
 }
 
-void Fleet::index(const Node& node) {
+policy::NodeView Fleet::view_of(const Node& node) {
   policy::NodeView view;
   view.id = node.info.id;
   view.capacity = node.info.capacity;
@@ -75,8 +75,10 @@ void Fleet::index(const Node& node) {
   view.schedulable = node.schedulable();
   view.pending = node.pending;
   view.labels = node.info.labels;
-  index_->upsert(view);
+  return view;
 }
+
+void Fleet::index(const Node& node) { index_->upsert(view_of(node)); }
 
 void Fleet::refresh(const Node& node) {
   index_->set_load(node.info.id, node.reserved, static_cast<std::uint32_t>(node.sandboxes.size()), node.pending);

@@ -19,7 +19,8 @@ std::string_view to_string(AutoscalerKind kind) { return kNames[static_cast<std:
 Result<AutoscalerKind> parse_autoscaler(std::string_view word) {
   if (word == "default") return AutoscalerKind::knative;
   if (word == "escargot") return AutoscalerKind::predictive;
-  for (const auto kind : {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu, AutoscalerKind::scripted}) {
+  for (const auto kind :
+       {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu, AutoscalerKind::scripted}) {
     if (word == to_string(kind)) return kind;
   }
   return failure(ErrorCode::invalid_argument,

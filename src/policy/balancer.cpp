@@ -19,8 +19,8 @@ Result<BalancerKind> parse_balancer(std::string_view word) {
     if (kNames[i] == word) return static_cast<BalancerKind>(i);
   }
   return failure(ErrorCode::invalid_argument,
-                 "unknown load balancer \"{}\": use random, round-robin, least-processed, knative or least-loaded{}", word,
-                 did_you_mean_suffix(word, kNames));
+                 "unknown load balancer \"{}\": use random, round-robin, least-processed, knative or least-loaded{}",
+                 word, did_you_mean_suffix(word, kNames));
 }
 
 std::optional<std::size_t> choose(BalancerKind kind, const CandidateView& candidates, BalancerState& state, Rng& rng) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The arithmetic with which several buffering proxies share the sandboxes of a function: how many proxies it takes, which
-// sandboxes are whose, and how many requests one of them may let through. Golden groups N, P and G.
+// The arithmetic with which several buffering proxies share the sandboxes of a function: how many proxies it takes,
+// which sandboxes are whose, and how many requests one of them may let through. Golden groups N, P and G.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,8 @@ inline std::uint32_t proxies_needed(std::uint32_t ready, double total, double bu
   return std::max(kProxiesMin, static_cast<std::uint32_t>(std::ceil(to_cover / proxy_capacity)));
 }
 
-// The sandboxes [begin, end) belong to this proxy alone; `remnant` more are left at the end, one each for the first proxies.
+// The sandboxes [begin, end) belong to this proxy alone; `remnant` more are left at the end, one each for the first
+// proxies.
 struct ProxyShare {
   std::size_t begin = 0;
   std::size_t end = 0;
@@ -48,9 +49,10 @@ std::vector<T> proxy_slice(std::span<const T> sandboxes, int index, std::size_t 
   return mine;
 }
 
-// How many requests this proxy may let through at a time. With `tracked` sandboxes it is the limit times its own share of
-// them; without, the limit times the ready ones split over the proxies, one at least. No limit: 0 = shut, 1 = open.
-inline std::uint32_t breaker_capacity(std::uint32_t limit, std::int64_t ready, std::size_t proxies, int index, std::size_t tracked) {
+// How many requests this proxy may let through at a time. With `tracked` sandboxes it is the limit times its own share
+// of them; without, the limit times the ready ones split over the proxies, one at least. No limit: 0 = shut, 1 = open.
+inline std::uint32_t breaker_capacity(std::uint32_t limit, std::int64_t ready, std::size_t proxies, int index,
+                                      std::size_t tracked) {
   if (tracked > 0) {
     const std::size_t own = index < 0 ? 0 : static_cast<std::size_t>(index);
     const ProxyShare share = proxy_share(tracked, own, std::max<std::size_t>(proxies, 1));

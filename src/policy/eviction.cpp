@@ -37,7 +37,9 @@ std::vector<std::size_t> choose_victims(std::span<const EvictionCandidate> candi
   ASSERT(count <= candidates.size(), "{} of {}", count, candidates.size());
   std::vector<std::size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto earlier = [&](std::size_t a, std::size_t b) { return rank(candidates[a]) < rank(candidates[b]); };
+  const auto earlier = [&](std::size_t a, std::size_t b) {
+    return rank(candidates[a]) < rank(candidates[b]);
+  };
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(), earlier);
   order.resize(count);
   return order;

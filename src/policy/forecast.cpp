@@ -39,7 +39,8 @@ struct Harmonic {
 
 // The oscillations of frequency 1..n/2. A frequency and its mirror image are one, so that a cut never parts them; 0 is
 // not among them because nothing is left of it when the line is taken off.
-std::vector<Harmonic> harmonics_of(std::span<const double> values, std::span<const double> cosine, std::span<const double> sine) {
+std::vector<Harmonic> harmonics_of(std::span<const double> values, std::span<const double> cosine,
+                                   std::span<const double> sine) {
   const std::size_t n = values.size();
   std::vector<Harmonic> all;
   for (std::size_t k = 1; k <= n / 2; ++k) {
@@ -72,8 +73,11 @@ std::vector<double> extrapolate(std::span<const double> history, std::size_t har
     rest[t] = history[t] - line.intercept - line.slope * static_cast<double>(t);
   }
   std::vector<Harmonic> kept = harmonics_of(rest, cosine, sine);
-  const auto strength = [](const Harmonic& h) { return std::abs(h.real) + std::abs(h.imaginary); };
-  std::stable_sort(kept.begin(), kept.end(), [&](const Harmonic& a, const Harmonic& b) { return strength(a) > strength(b); });
+  const auto strength = [](const Harmonic& h) {
+    return std::abs(h.real) + std::abs(h.imaginary);
+  };
+  std::stable_sort(kept.begin(), kept.end(),
+                   [&](const Harmonic& a, const Harmonic& b) { return strength(a) > strength(b); });
   kept.resize(std::min(kept.size(), harmonics));
 
   std::vector<double> next(n);
@@ -104,7 +108,8 @@ std::vector<std::uint32_t> forward_maximum(std::span<const std::uint32_t> in, st
   std::vector<std::uint32_t> out(in.size() + 1, in.empty() ? 0 : in.back());
   for (std::size_t k = 0; k < in.size(); ++k) {
     const std::size_t end = std::min(in.size(), k + width);
-    out[k] = *std::max_element(in.begin() + static_cast<std::ptrdiff_t>(k), in.begin() + static_cast<std::ptrdiff_t>(end));
+    out[k] =
+        *std::max_element(in.begin() + static_cast<std::ptrdiff_t>(k), in.begin() + static_cast<std::ptrdiff_t>(end));
   }
   return out;
 }

@@ -13,12 +13,13 @@
 
 namespace dirigent::policy {
 
-// As many values as `history` (oldest first) has, for the time after it: a straight line through it, plus the `harmonics`
-// strongest oscillations of what is left, going on. Negative values are possible. Deterministic: ties keep the slower one.
+// As many values as `history` (oldest first) has, for the time after it: a straight line through it, plus the
+// `harmonics` strongest oscillations of what is left, going on. Negative values are possible. Deterministic: ties keep
+// the slower one.
 std::vector<double> extrapolate(std::span<const double> history, std::size_t harmonics);
 
-// How many sandboxes `per_minute` requests need when one serves `capacity` requests per second (<= 0: unknown, taken as 1),
-// with half as much again for safety, and never more than one per request.
+// How many sandboxes `per_minute` requests need when one serves `capacity` requests per second (<= 0: unknown, taken as
+// 1), with half as much again for safety, and never more than one per request.
 std::uint32_t scale_for(double per_minute, double capacity);
 
 // out[k] = max(in[k], in[k+1], ..., in[k+width-1]); one value longer than `in`. What is needed soon is there in time.

@@ -83,8 +83,8 @@ std::uint32_t sandboxes_for(std::uint32_t in_flight, const ScalingSettings& sett
   return concurrency_limit == 0 ? 1 : (in_flight - 1) / concurrency_limit + 1;
 }
 
-KnativeAutoscaler::KnativeAutoscaler(const ScalingSettings& settings, std::uint32_t concurrency_limit, std::uint32_t ready,
-                                     Instant now)
+KnativeAutoscaler::KnativeAutoscaler(const ScalingSettings& settings, std::uint32_t concurrency_limit,
+                                     std::uint32_t ready, Instant now)
     : settings_(settings),
       concurrency_limit_(concurrency_limit),
       windows_(settings),
@@ -142,7 +142,8 @@ ScalingDecision KnativeAutoscaler::decide(const ScalingInput& input) {
   std::uint32_t desired = result.desired;
   if (every_queue) {
     // Averages forget a short burst at once; the sandboxes it needed stay for as long as the panic window remembers it.
-    const double need = std::min<double>(sandboxes_for(windows_.peak(input.now), settings_, concurrency_limit_), result.ceiling);
+    const double need =
+        std::min<double>(sandboxes_for(windows_.peak(input.now), settings_, concurrency_limit_), result.ceiling);
     if (need > desired) {
       desired = static_cast<std::uint32_t>(need);
       decision.note = input.urgent ? "requests waiting" : "needed within the panic window";
@@ -157,8 +158,8 @@ namespace {
 class KnativeFamily final : public AutoscalerFamily {
  public:
   [[nodiscard]] AutoscalerKind kind() const override { return AutoscalerKind::knative; }
-  std::unique_ptr<Autoscaler> make(const FunctionName&, const ScalingSettings& settings, std::uint32_t concurrency_limit,
-                                   std::uint32_t ready, Instant now) override {
+  std::unique_ptr<Autoscaler> make(const FunctionName&, const ScalingSettings& settings,
+                                   std::uint32_t concurrency_limit, std::uint32_t ready, Instant now) override {
     return std::make_unique<KnativeAutoscaler>(settings, concurrency_limit, ready, now);
   }
 };

@@ -32,7 +32,8 @@ KpaState kpa_start(std::uint32_t ready, Instant now) {
   return state;
 }
 
-KpaResult kpa_decide(const KpaSpec& spec, KpaState& state, Instant now, std::uint32_t ready, double stable, double panic) {
+KpaResult kpa_decide(const KpaSpec& spec, KpaState& state, Instant now, std::uint32_t ready, double stable,
+                     double panic) {
   KpaResult result;
   const double present = std::max(1.0, static_cast<double>(ready));
   result.ceiling = std::ceil(spec.up_rate * present);
@@ -81,8 +82,8 @@ double excess_burst_before_first_look(const KpaSpec& spec, std::uint32_t initial
   return spec.burst <= 0 ? spec.burst : static_cast<double>(initial) * spec.total - spec.burst;
 }
 
-ScalingTarget resolve_target(ScalingMetric metric, std::uint32_t limit, std::optional<double> target, double utilization_percent,
-                             double default_concurrency, double default_rps) {
+ScalingTarget resolve_target(ScalingMetric metric, std::uint32_t limit, std::optional<double> target,
+                             double utilization_percent, double default_concurrency, double default_rps) {
   double total = metric == ScalingMetric::rps ? default_rps : default_concurrency;
   if (metric == ScalingMetric::concurrency && limit > 0) total = limit;
   if (target) {

@@ -17,9 +17,9 @@ namespace dirigent::policy {
 constexpr Duration kKpaTick = 2s;
 
 struct KpaSpec {
-  double target = 70;    // load one sandbox should have
-  double total = 100;    // load one sandbox can have
-  double burst = 211;    // target burst capacity: -1 unlimited, 0 none
+  double target = 70;  // load one sandbox should have
+  double total = 100;  // load one sandbox can have
+  double burst = 211;  // target burst capacity: -1 unlimited, 0 none
   double up_rate = 1000;
   double down_rate = 2;
   double panic_threshold = 2;  // a factor, not per cent
@@ -42,13 +42,14 @@ struct KpaResult {
   double excess_burst = 0;
   double stable_wish = 0;  // unclamped
   double panic_wish = 0;
-  double floor = 0;        // what the rates allow
+  double floor = 0;  // what the rates allow
   double ceiling = 0;
   bool panicking = false;
   bool held_by_panic = false;  // an earlier wish of this panic is larger than the present ones
   bool held_by_delay = false;
 };
-KpaResult kpa_decide(const KpaSpec& spec, KpaState& state, Instant now, std::uint32_t ready, double stable, double panic);
+KpaResult kpa_decide(const KpaSpec& spec, KpaState& state, Instant now, std::uint32_t ready, double stable,
+                     double panic);
 
 // Before the first look: what the burst capacity is when `initial` sandboxes are started.
 double excess_burst_before_first_look(const KpaSpec& spec, std::uint32_t initial);
@@ -60,8 +61,8 @@ struct ScalingTarget {
   double total;
 };
 // `limit` 0 = none. A target above the limit is cut to it. Utilisation counts for both metrics.
-ScalingTarget resolve_target(ScalingMetric metric, std::uint32_t limit, std::optional<double> target, double utilization_percent,
-                             double default_concurrency = 100, double default_rps = 200);
+ScalingTarget resolve_target(ScalingMetric metric, std::uint32_t limit, std::optional<double> target,
+                             double utilization_percent, double default_concurrency = 100, double default_rps = 200);
 // A share of the stable window in whole seconds, at least one.
 Duration panic_window(Duration stable_window, double percent);
 // What the settings of a function mean for the rule.

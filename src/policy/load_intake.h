@@ -3,9 +3,10 @@
 // Turns load samples into what a window of one bucket per period records, so that samples of any length add up to the
 // same load as samples of exactly one period.
 //
-// The first sample of a quiet function arrives with its first request, long before a period is over. It counts as a whole
-// period, so that the first look sees the request; what it counted too much is taken off the next ones. Later samples are
-// put together until a new period has begun: two in the bucket of one period would look like more load than there is.
+// The first sample of a quiet function arrives with its first request, long before a period is over. It counts as a
+// whole period, so that the first look sees the request; what it counted too much is taken off the next ones. Later
+// samples are put together until a new period has begun: two in the bucket of one period would look like more load than
+// there is.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,7 @@ class LoadIntake {
   explicit LoadIntake(Duration period = 1s) : period_(period) {}
 
   struct Amounts {
-    double concurrency = 0;    // averages of a period, added up
+    double concurrency = 0;  // averages of a period, added up
     double arrivals = 0;
     std::int64_t periods = 1;  // for how many periods they stand
   };
@@ -58,7 +59,7 @@ class LoadIntake {
   bool quiet_ = true;
   std::int64_t recorded_ = 0;  // the period in which something was recorded last
   double surplus_ = 0;
-  double area_ = 0;      // request-seconds since the last amounts
+  double area_ = 0;  // request-seconds since the last amounts
   double arrivals_ = 0;
   Duration length_{};
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The autoscaler `mu`: enough sandboxes for the rate predicted for the next look, and for draining what waits now within
-// the slack that a latency objective leaves.
+// The autoscaler `mu`: enough sandboxes for the rate predicted for the next look, and for draining what waits now
+// within the slack that a latency objective leaves.
 #include "policy/mu.h"
 
 #include <algorithm>
@@ -44,7 +44,8 @@ void RateBank::record(double value) {
 }
 
 const RateBank::Model& RateBank::best() const {
-  return *std::min_element(models_.begin(), models_.end(), [](const Model& a, const Model& b) { return a.error < b.error; });
+  return *std::min_element(models_.begin(), models_.end(),
+                           [](const Model& a, const Model& b) { return a.error < b.error; });
 }
 
 double RateBank::predict() const {
@@ -160,8 +161,8 @@ ScalingDecision MuAutoscaler::decide(const ScalingInput& input) {
 class MuFamily final : public AutoscalerFamily {
  public:
   [[nodiscard]] AutoscalerKind kind() const override { return AutoscalerKind::mu; }
-  std::unique_ptr<Autoscaler> make(const FunctionName&, const ScalingSettings& settings, std::uint32_t concurrency_limit,
-                                   std::uint32_t ready, Instant now) override {
+  std::unique_ptr<Autoscaler> make(const FunctionName&, const ScalingSettings& settings,
+                                   std::uint32_t concurrency_limit, std::uint32_t ready, Instant now) override {
     return std::make_unique<MuAutoscaler>(settings, concurrency_limit, ready, now);
   }
 };

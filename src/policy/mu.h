@@ -5,9 +5,9 @@
 
 namespace dirigent::policy {
 
-// ceil(rate / serving_rate): sustain the arrivals. ceil(queue / (serving_rate x slack)): drain the queue within the slack.
-// Rates are per second and, for `serving_rate`, per sandbox. A negative queue (idle sandboxes) reduces the sum, not below 0.
-// REQUIRES: serving_rate > 0 and slack_seconds > 0.
+// ceil(rate / serving_rate): sustain the arrivals. ceil(queue / (serving_rate x slack)): drain the queue within the
+// slack. Rates are per second and, for `serving_rate`, per sandbox. A negative queue (idle sandboxes) reduces the sum,
+// not below 0. REQUIRES: serving_rate > 0 and slack_seconds > 0.
 double mu_scale(double rate, double queue, double serving_rate, double slack_seconds);
 
 }  // namespace dirigent::policy

@@ -31,7 +31,9 @@ void drop(NodeSets& sets, const std::string& name, NodeSlot slot) {
   if (found->second.nodes.empty()) sets.erase(found);
 }
 
-std::string label_text(const std::pair<const std::string, std::string>& label) { return label.first + "=" + label.second; }
+std::string label_text(const std::pair<const std::string, std::string>& label) {
+  return label.first + "=" + label.second;
+}
 
 }  // namespace
 
@@ -77,8 +79,8 @@ void NodeTable::refresh(NodeSlot slot) {
   const NodeView& view = views_[slot];
   const bool below_limit = view.sandboxes_max == 0 || view.sandboxes < view.sandboxes_max;
   hot_[slot] = {view.capacity - view.reserved, view.capacity, view.pending, view.schedulable && below_limit};
-  const double share =
-      key_ == BucketKey::mean_share ? mean_share(view.capacity, view.reserved) : dominant_share(view.capacity, view.reserved);
+  const double share = key_ == BucketKey::mean_share ? mean_share(view.capacity, view.reserved)
+                                                     : dominant_share(view.capacity, view.reserved);
   const auto bucket = static_cast<std::uint32_t>(share * (kBuckets - 1));
   if (where_[slot].first == bucket) return;
   leave_bucket(slot);
@@ -191,7 +193,8 @@ namespace {
 
 struct Shortage {
   std::array<std::uint32_t, 7> nodes{};  // by Misfit: of a node that lacks both memory and CPU, both are counted
-  Resources most_free{Millicpu{std::numeric_limits<std::int64_t>::min()}, Bytes{std::numeric_limits<std::int64_t>::min()}};
+  Resources most_free{Millicpu{std::numeric_limits<std::int64_t>::min()},
+                      Bytes{std::numeric_limits<std::int64_t>::min()}};
   std::uint32_t eligible = 0;  // nodes that lack nothing but resources
 
   std::uint32_t& of(Misfit misfit) { return nodes[static_cast<std::size_t>(misfit)]; }
@@ -219,8 +222,8 @@ Shortage count_shortage(const NodeTable& table, const PlacementFilter& filter) {
 
 std::string nodes(std::uint32_t count) { return count == 1 ? "1 node" : fmt::format("{} nodes", count); }
 
-std::string lack_of(std::string_view what, const std::string& asked, const std::string& most, bool none_has_it, std::uint32_t lacking,
-                    std::uint32_t eligible) {
+std::string lack_of(std::string_view what, const std::string& asked, const std::string& most, bool none_has_it,
+                    std::uint32_t lacking, std::uint32_t eligible) {
   if (none_has_it && eligible == 1) return fmt::format("{}: {} asked, {} free on the only node", what, asked, most);
   if (none_has_it) return fmt::format("{}: {} asked, at most {} free on any of {} nodes", what, asked, most, eligible);
   return fmt::format("{}: {} asked, not free on {} of {} nodes", what, asked, lacking, eligible);
@@ -231,14 +234,16 @@ std::string lack_of(std::string_view what, const std::string& asked, const std::
 Error explain_exhaustion(const NodeTable& table, const PlacementRequest& request, const PlacementFilter& filter) {
   Shortage shortage = count_shortage(table, filter);
   Misfit worst = Misfit::memory;
-  for (const Misfit misfit : {Misfit::cpu, Misfit::sandboxes, Misfit::labels, Misfit::excluded, Misfit::unschedulable}) {
+  for (const Misfit misfit :
+       {Misfit::cpu, Misfit::sandboxes, Misfit::labels, Misfit::excluded, Misfit::unschedulable}) {
     if (shortage.of(misfit) > shortage.of(worst)) worst = misfit;
   }
   const std::uint32_t count = shortage.of(worst);
   std::string reason;
   switch (worst) {
     case Misfit::memory:
-      reason = lack_of("memory", format_bytes(request.resources.memory), format_bytes(std::max(shortage.most_free.memory, Bytes{0})),
+      reason = lack_of("memory", format_bytes(request.resources.memory),
+                       format_bytes(std::max(shortage.most_free.memory, Bytes{0})),
                        shortage.most_free.memory < request.resources.memory, count, shortage.eligible) +
                "; add a node or ask for less memory";
       break;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The nodes as placement needs them: a compact array that filters walk, buckets by how full a node is, the nodes of every
-// image and label, and the order of names. Slots are reused and never move, so an index stays valid until its node is removed.
+// The nodes as placement needs them: a compact array that filters walk, buckets by how full a node is, the nodes of
+// every image and label, and the order of names. Slots are reused and never move, so an index stays valid until its
+// node is removed.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +57,9 @@ class NodeTable {
   void set_load(const NodeId& id, const Resources& reserved, std::uint32_t sandboxes, std::uint32_t pending);
 
   [[nodiscard]] std::size_t size() const { return by_id_.size(); }
-  [[nodiscard]] std::size_t slots() const { return hot_.size(); }  // some of them may be vacant; a vacant one never fits
+  [[nodiscard]] std::size_t slots() const {
+    return hot_.size();
+  }  // some of them may be vacant; a vacant one never fits
   [[nodiscard]] const NodeView& view(NodeSlot slot) const { return views_[slot]; }
   [[nodiscard]] bool is_vacant(NodeSlot slot) const { return views_[slot].id.empty(); }
   [[nodiscard]] Resources capacity(NodeSlot slot) const { return hot_[slot].capacity; }

@@ -19,7 +19,8 @@ const std::vector<std::string> kNames{"random", "round-robin", "kubernetes", "be
 constexpr std::size_t kScoredMax = 128;
 constexpr std::size_t kScoredByImageMax = 32;
 
-// Keeps the best node seen. Equal scores: fewer sandboxes being started there (they would wait for each other), then chance.
+// Keeps the best node seen. Equal scores: fewer sandboxes being started there (they would wait for each other), then
+// chance.
 class Best {
  public:
   explicit Best(Rng& rng) : rng_(rng) {}
@@ -79,12 +80,13 @@ class TableIndex : public NodeIndex {
 
   // Calls visit(slot) for nodes of a bucket that fit, from a random one on, until `left` are visited.
   template <class Visit>
-  void walk_bucket(std::size_t bucket, const PlacementFilter& filter, Rng& rng, std::size_t& left, PlacementDecision& decision,
-                   const Visit& visit) const {
+  void walk_bucket(std::size_t bucket, const PlacementFilter& filter, Rng& rng, std::size_t& left,
+                   PlacementDecision& decision, const Visit& visit) const {
     const auto& members = table_.bucket(bucket);
     if (members.empty()) return;
     std::size_t at = members.size() == 1 ? 0 : static_cast<std::size_t>(rng.below(members.size()));
-    for (std::size_t tried = 0; tried < members.size() && left > 0; ++tried, at = at + 1 == members.size() ? 0 : at + 1) {
+    for (std::size_t tried = 0; tried < members.size() && left > 0;
+         ++tried, at = at + 1 == members.size() ? 0 : at + 1) {
       ++decision.considered;
       if (!table_.fits(members[at], filter)) continue;
       --left;
@@ -125,7 +127,8 @@ class RoundRobinIndex final : public TableIndex {
   RoundRobinIndex() : TableIndex(PlacementKind::round_robin, NodeTable::BucketKey::mean_share) {}
 
  private:
-  std::optional<NodeSlot> pick(const PlacementRequest&, const PlacementFilter& filter, Rng&, PlacementDecision& decision) override {
+  std::optional<NodeSlot> pick(const PlacementRequest&, const PlacementFilter& filter, Rng&,
+                               PlacementDecision& decision) override {
     const auto& order = table_.in_name_order();
     // By name and not by position: nodes that come and go in between do not make it skip or repeat one.
     const auto after = std::upper_bound(order.begin(), order.end(), last_,
@@ -166,30 +169,35 @@ class KubernetesIndex final : public TableIndex {
                                PlacementDecision& decision) override {
     const NodeSet* having = request.image.empty() ? nullptr : table_.nodes_with_image(request.image);
     const std::int64_t image = having == nullptr ? 0 : image_locality(true, having->nodes.size(), table_.size());
-    const auto image_score = [&](NodeSlot slot) { return image > 0 && having->has(slot) ? image : 0; };
+    const auto image_score = [&](NodeSlot slot) {
+      return image > 0 && having->has(slot) ? image : 0;
+    };
     Best best(rng);
     const auto offer = [&](NodeSlot slot) {
-      best.offer(slot, static_cast<double>(score(slot, request.resources, image_score(slot)).total()), table_.pending(slot));
+      best.offer(slot, static_cast<double>(score(slot, request.resources, image_score(slot)).total()),
+                 table_.pending(slot));
     };
     if (image > 0) offer_some_of(having->nodes, filter, rng, decision, offer);
     std::size_t left = std::min(nodes_to_score(table_.size()), kScoredMax);
     for (std::size_t bucket = 0; bucket < NodeTable::kBuckets && left > 0; ++bucket) {
       // A node of this bucket or a fuller one can have at most this: free percentage, perfect balance, the image.
-      const double bound = 100.0 * (1.0 - static_cast<double>(bucket) / NodeTable::kBuckets) + 100 + static_cast<double>(image);
+      const double bound =
+          100.0 * (1.0 - static_cast<double>(bucket) / NodeTable::kBuckets) + 100 + static_cast<double>(image);
       if (best.found() && best.score() > bound) break;
       walk_bucket(bucket, filter, rng, left, decision, offer);
     }
     if (!best.found()) return std::nullopt;
     const Score parts = score(best.slot(), request.resources, image_score(best.slot()));
     decision.score = best.score();
-    decision.note = fmt::format("least allocated {} + balanced {} + image {}", parts.least, parts.balanced, parts.image);
+    decision.note =
+        fmt::format("least allocated {} + balanced {} + image {}", parts.least, parts.balanced, parts.image);
     return best.slot();
   }
 
   // The nodes with the image may lie in fuller buckets than the walk reaches.
   template <class Offer>
-  void offer_some_of(const std::vector<NodeSlot>& nodes, const PlacementFilter& filter, Rng& rng, PlacementDecision& decision,
-                     const Offer& offer) const {
+  void offer_some_of(const std::vector<NodeSlot>& nodes, const PlacementFilter& filter, Rng& rng,
+                     PlacementDecision& decision, const Offer& offer) const {
     std::size_t at = static_cast<std::size_t>(rng.below(nodes.size()));
     for (std::size_t tried = 0; tried < std::min(nodes.size(), kScoredByImageMax); ++tried) {
       ++decision.considered;
@@ -210,7 +218,8 @@ class BestFitIndex final : public TableIndex {
     for (std::size_t bucket = NodeTable::kBuckets; bucket-- > 0 && !best.found();) {
       std::size_t left = kScoredMax;
       walk_bucket(bucket, filter, rng, left, decision, [&](NodeSlot slot) {
-        best.offer(slot, mean_share(table_.capacity(slot), table_.reserved(slot) + request.resources), table_.pending(slot));
+        best.offer(slot, mean_share(table_.capacity(slot), table_.reserved(slot) + request.resources),
+                   table_.pending(slot));
       });
     }
     if (!best.found()) return std::nullopt;
@@ -234,7 +243,8 @@ class DominantResourceIndex final : public TableIndex {
       const double bound = static_cast<double>(bucket) / NodeTable::kBuckets;
       if (best.found() && 1 - best.score() < bound) break;
       walk_bucket(bucket, filter, rng, left, decision, [&](NodeSlot slot) {
-        best.offer(slot, 1 - dominant_share(table_.capacity(slot), table_.reserved(slot) + request.resources), table_.pending(slot));
+        best.offer(slot, 1 - dominant_share(table_.capacity(slot), table_.reserved(slot) + request.resources),
+                   table_.pending(slot));
       });
     }
     if (!best.found()) return std::nullopt;

@@ -66,8 +66,8 @@ class PredictiveAutoscaler;
 class PredictiveFamily final : public AutoscalerFamily {
  public:
   [[nodiscard]] AutoscalerKind kind() const override { return AutoscalerKind::predictive; }
-  std::unique_ptr<Autoscaler> make(const FunctionName& function, const ScalingSettings& settings, std::uint32_t concurrency_limit,
-                                   std::uint32_t ready, Instant now) override;
+  std::unique_ptr<Autoscaler> make(const FunctionName& function, const ScalingSettings& settings,
+                                   std::uint32_t concurrency_limit, std::uint32_t ready, Instant now) override;
 
   void join(PredictiveAutoscaler* member) { members_.push_back(member); }
   void leave(PredictiveAutoscaler* member) { std::erase(members_, member); }
@@ -158,7 +158,8 @@ std::uint32_t PredictiveAutoscaler::scale_at(std::int64_t epoch) const {
 
 std::uint32_t PredictiveAutoscaler::forecast(std::int64_t epoch) const {
   const std::int64_t index = epoch - smoothed_first_;
-  if (index >= 0 && index < static_cast<std::int64_t>(smoothed_.size())) return smoothed_[static_cast<std::size_t>(index)];
+  if (index >= 0 && index < static_cast<std::int64_t>(smoothed_.size()))
+    return smoothed_[static_cast<std::size_t>(index)];
   return std::max(scale_at(epoch), scale_at(epoch + static_cast<std::int64_t>(kLead) - 1));
 }
 

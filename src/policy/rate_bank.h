@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Predicts the next value of a series online: a bank of linear predictors of different memory and speed, of which the one
-// that has erred least lately speaks. Each learns by normalised least mean squares, which is stable whatever the scale
-// of the series. The prediction part of the `mu` autoscaler.
+// Predicts the next value of a series online: a bank of linear predictors of different memory and speed, of which the
+// one that has erred least lately speaks. Each learns by normalised least mean squares, which is stable whatever the
+// scale of the series. The prediction part of the `mu` autoscaler.
 #pragma once
 
 #include <array>

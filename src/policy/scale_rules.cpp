@@ -31,7 +31,8 @@ std::uint32_t ready_needed(const ScaleRules& rules) {
   return std::max<std::uint32_t>(1, rules.min_scale);
 }
 
-Activity next_activity(Activity activity, std::optional<std::uint32_t> wanted, std::uint32_t ready, std::uint32_t needed) {
+Activity next_activity(Activity activity, std::optional<std::uint32_t> wanted, std::uint32_t ready,
+                       std::uint32_t needed) {
   if (wanted == 0U) return Activity::inactive;
   if (!wanted && (activity == Activity::inactive || needed == 0)) return Activity::inactive;
   return ready < needed ? Activity::activating : Activity::active;
@@ -44,7 +45,8 @@ ScaleOutcome leave(const ScaleRules& rules, const ScaleSituation& situation) {
   const bool reachable = rules.reachability != Reachability::unreachable;
   switch (situation.activity) {
     case Activity::activating:
-      if (situation.in_activity > rules.activation_max) return {0, true, "given up: not ready in time and not wanted any more"};
+      if (situation.in_activity > rules.activation_max)
+        return {0, true, "given up: not ready in time and not wanted any more"};
       return {std::nullopt, false, "still starting"};
     case Activity::active:
       if (situation.in_activity >= rules.stable_window) return {0, false, "idle for the window"};
@@ -101,7 +103,8 @@ void ScaleGuard::settle(Activity activity, Instant now) {
 // Bounds hold without any load, too: a function with a minimum has it from its first look on.
 void ScaleGuard::decide_without_data(const ScaleRules& rules, ScalingDecision& decision) const {
   ScaleBounds bounds = scale_bounds(rules);
-  // An initial scale of one is not a bound of apply_scale_rules (any wish implies it), but without a wish it must be kept.
+  // An initial scale of one is not a bound of apply_scale_rules (any wish implies it), but without a wish it must be
+  // kept.
   if (decision.input.reachable && !initial_reached_) bounds.min = std::max(bounds.min, settings_.initial_scale);
   const std::uint32_t present = decision.input.ready + decision.input.starting;
   const std::uint32_t bounded = clamp_to(bounds, present);
@@ -128,11 +131,15 @@ void ScaleGuard::apply(std::optional<std::uint32_t> wished, ScalingDecision& dec
   }
   decision.raw = *wished;
   if (*wished > 0) settle(next_activity(activity_, wished, input.ready, needed), input.now);
-  // Twice: the pass that finds the window over marks the function inactive, and a grace of nothing ends in the next one.
+  // Twice: the pass that finds the window over marks the function inactive, and a grace of nothing ends in the next
+  // one.
   for (int pass = 0;; ++pass) {
-    const ScaleOutcome outcome =
-        apply_scale_rules(now_rules, {.wanted = wished, .present = present, .activity = activity_,
-                                      .in_activity = input.now - since_, .proxied = Duration::zero(), .proxy_ready = true});
+    const ScaleOutcome outcome = apply_scale_rules(now_rules, {.wanted = wished,
+                                                               .present = present,
+                                                               .activity = activity_,
+                                                               .in_activity = input.now - since_,
+                                                               .proxied = Duration::zero(),
+                                                               .proxy_ready = true});
     if (outcome.desired == 0U && !outcome.apply && present > 0) {
       if (activity_ == Activity::active && pass == 0) {
         settle(Activity::inactive, input.now);

@@ -26,17 +26,17 @@ struct ScaleRules {
   Reachability reachability = Reachability::unknown;
   bool scale_to_zero = true;
   Duration stable_window = 60s;
-  Duration grace = 30s;              // the buffering proxy must have been in the path for this long
-  Duration retention{};              // of the last sandbox
-  Duration activation_max = 630s;    // progress deadline and its buffer
+  Duration grace = 30s;            // the buffering proxy must have been in the path for this long
+  Duration retention{};            // of the last sandbox
+  Duration activation_max = 630s;  // progress deadline and its buffer
 };
 struct ScaleSituation {
   std::optional<std::uint32_t> wanted;  // nullopt: no data
   std::uint32_t present = 0;
   Activity activity = Activity::active;
   Duration in_activity{};
-  Duration proxied{};                   // for how long the buffering proxy has been in the path
-  bool proxy_ready = true;              // it answered its probe, or never leaves the path
+  Duration proxied{};       // for how long the buffering proxy has been in the path
+  bool proxy_ready = true;  // it answered its probe, or never leaves the path
 };
 struct ScaleOutcome {
   std::optional<std::uint32_t> desired;  // nullopt: unknown, keep what there is
@@ -54,15 +54,16 @@ ScaleBounds scale_bounds(const ScaleRules& rules);
 std::uint32_t clamp_to(const ScaleBounds& bounds, std::uint32_t value);
 // How many must be ready for `active`.
 std::uint32_t ready_needed(const ScaleRules& rules);
-Activity next_activity(Activity activity, std::optional<std::uint32_t> wanted, std::uint32_t ready, std::uint32_t needed);
+Activity next_activity(Activity activity, std::optional<std::uint32_t> wanted, std::uint32_t ready,
+                       std::uint32_t needed);
 
 // The state of these rules for one function.
 class ScaleGuard {
  public:
   ScaleGuard(const ScalingSettings& settings, std::uint32_t ready, Instant now);
   void reconfigure(const ScalingSettings& settings) { settings_ = settings; }
-  // Fills in `desired` and `note` of a decision from what the policy wished (nullopt: no data). `note` as it comes names
-  // the rule of the policy itself and is replaced when a later rule has the last word.
+  // Fills in `desired` and `note` of a decision from what the policy wished (nullopt: no data). `note` as it comes
+  // names the rule of the policy itself and is replaced when a later rule has the last word.
   void apply(std::optional<std::uint32_t> wished, ScalingDecision& decision);
 
  private:

@@ -22,10 +22,12 @@ inline double fraction(std::int64_t part, std::int64_t whole) {
 
 // The integer mean of the free percentages of CPU and memory. `used` includes the request.
 inline std::int64_t least_allocated(const Resources& capacity, const Resources& used) {
-  return (free_percent(capacity.cpu.value, used.cpu.value) + free_percent(capacity.memory.value, used.memory.value)) / 2;
+  return (free_percent(capacity.cpu.value, used.cpu.value) + free_percent(capacity.memory.value, used.memory.value)) /
+         2;
 }
 
-// 100 when CPU and memory are used to the same fraction; the standard deviation of two fractions is half their distance.
+// 100 when CPU and memory are used to the same fraction; the standard deviation of two fractions is half their
+// distance.
 inline std::int64_t balanced_allocation(const Resources& capacity, const Resources& used) {
   const double deviation =
       std::abs(fraction(used.cpu.value, capacity.cpu.value) - fraction(used.memory.value, capacity.memory.value)) / 2;
@@ -43,7 +45,8 @@ inline std::int64_t image_locality(bool present, std::size_t nodes_with_it, std:
   return 100 * (std::clamp(spread, kLow, kHigh) - kLow) / (kHigh - kLow);
 }
 
-// How many feasible nodes Kubernetes looks for before it scores: all below 100, then a share that shrinks from 50 % to 5 %.
+// How many feasible nodes Kubernetes looks for before it scores: all below 100, then a share that shrinks from 50 % to
+// 5 %.
 constexpr std::size_t nodes_to_score(std::size_t nodes) {
   if (nodes < 100) return nodes;
   const std::size_t reduction = nodes / 125;

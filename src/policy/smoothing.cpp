@@ -9,8 +9,8 @@ namespace dirigent::policy {
 
 namespace {
 
-// Moves `from` of every series with from < to (at these two places) up to `to`, then takes `units` back, one by one from
-// each series in turn, never below where it was. `low` and `high` are the places: low < high in value.
+// Moves `from` of every series with from < to (at these two places) up to `to`, then takes `units` back, one by one
+// from each series in turn, never below where it was. `low` and `high` are the places: low < high in value.
 void lift(std::span<std::vector<std::uint32_t>> series, std::size_t low, std::size_t high, std::uint32_t units) {
   struct Lifted {
     std::uint32_t* value;
@@ -44,7 +44,8 @@ std::uint64_t steps(std::span<std::vector<std::uint32_t>> series, std::size_t lo
 
 std::size_t length_of(std::span<std::vector<std::uint32_t>> series) {
   if (series.empty()) return 0;
-  for (const auto& values : series) ASSERT(values.size() == series[0].size(), "{} and {}", values.size(), series[0].size());
+  for (const auto& values : series)
+    ASSERT(values.size() == series[0].size(), "{} and {}", values.size(), series[0].size());
   return series[0].size();
 }
 

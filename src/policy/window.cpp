@@ -10,10 +10,13 @@ namespace dirigent::policy {
 
 namespace {
 
-std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - static_cast<std::int64_t>(a % b != 0 && (a < 0) != (b < 0)); }
+std::int64_t floor_divide(std::int64_t a, std::int64_t b) {
+  return a / b - static_cast<std::int64_t>(a % b != 0 && (a < 0) != (b < 0));
+}
 
 std::size_t slots_of(Duration window, Duration granularity) {
-  ASSERT(window > Duration::zero() && granularity > Duration::zero(), "window {} granularity {}", window.count(), granularity.count());
+  ASSERT(window > Duration::zero() && granularity > Duration::zero(), "window {} granularity {}", window.count(),
+         granularity.count());
   return static_cast<std::size_t>((window + granularity - Duration{1}) / granularity);
 }
 

@@ -16,8 +16,8 @@ namespace dirigent::policy {
 // Rounds half away from zero, so that a sum of subtractions that should be nothing is nothing.
 double round_to(double value, int digits);
 
-// The weight of the newest bucket of a weighted window of `buckets` buckets: after all of them 0.01 % of a value is left,
-// but never less than 0.2 at once.
+// The weight of the newest bucket of a weighted window of `buckets` buckets: after all of them 0.01 % of a value is
+// left, but never less than 0.2 at once.
 double decay_coefficient(std::size_t buckets);
 
 // A ring of sums, one per `granularity`. What is written in one bucket adds up; the average is over the buckets since
@@ -86,7 +86,7 @@ class SlidingMaximum {
   std::size_t slots_;
   Duration granularity_{1};
   std::vector<Entry> ring_;
-  std::size_t head_ = 0;   // oldest entry, which is the largest
+  std::size_t head_ = 0;  // oldest entry, which is the largest
   std::size_t count_ = 0;
 };
 

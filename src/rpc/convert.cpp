@@ -412,6 +412,8 @@ void write(schema::FunctionLoad::Builder to, const FunctionLoad& from) {
   to.setCompletions(from.completions);
   to.setBusyNs(from.busy.count());
   to.setIntervalNs(from.interval.count());
+  auto occupied = to.initOccupied(count(from.occupied.size()));
+  for (unsigned i = 0; i < occupied.size(); ++i) occupied.set(i, from.occupied[i].value);
 }
 FunctionLoad read(Faults& faults, schema::FunctionLoad::Reader from) {
   FunctionLoad to;
@@ -425,6 +427,7 @@ FunctionLoad read(Faults& faults, schema::FunctionLoad::Reader from) {
   to.completions = from.getCompletions();
   to.busy = faults.duration(from.getBusyNs(), "FunctionLoad.busyNs");
   to.interval = faults.duration(from.getIntervalNs(), "FunctionLoad.intervalNs");
+  for (const std::uint64_t id : from.getOccupied()) to.occupied.push_back(SandboxId{id});
   return to;
 }
 
@@ -471,6 +474,7 @@ std::optional<OrderPart> read_one(Faults& faults, schema::DataPlaneOrder::Reader
       RouteUpdate update;
       update.term.value = routes.getTerm();
       update.complete = routes.getComplete();
+      update.provisional = routes.getProvisional();
       const auto functions = routes.getFunctions();
       update.functions.reserve(functions.size());
       for (auto function : functions) update.functions.push_back(read(faults, function));
@@ -589,6 +593,7 @@ void write(schema::DataPlaneOrder::Builder to, const OrderPart& from) {
   auto routes = to.initRoutes();
   routes.setTerm(update.term.value);
   routes.setComplete(update.complete);
+  routes.setProvisional(update.provisional);
   routes.setContinues(from.continues);
   write_list(routes.initFunctions(count(update.functions.size())), update.functions);
 }
@@ -688,7 +693,7 @@ std::size_t weight(const WorkerOrder& order) {
   return 40;
 }
 std::size_t weight(const DataPlaneMessage& message) {
-  if (const auto* load = std::get_if<FunctionLoad>(&message)) return 96 + weight(load->function.value);
+  if (const auto* load = std::get_if<FunctionLoad>(&message)) return 96 + weight(load->function.value) + 8 * load->occupied.size();
   if (const auto* suspected = std::get_if<SandboxSuspected>(&message)) return 40 + weight(suspected->detail);
   return 40;
 }
@@ -697,13 +702,13 @@ std::size_t weight(const OrderPart& part) { return 16 + weight(std::get<RouteUpd
 std::vector<OrderPart> split(DataPlaneOrder order) {
   auto& update = std::get<RouteUpdate>(order);
   std::vector<OrderPart> parts;
-  RouteUpdate part{update.term, update.complete, {}};
+  RouteUpdate part{update.term, update.complete, update.provisional, {}};
   std::size_t bytes = 0;
   for (auto& function : update.functions) {
     const std::size_t more = weight(function);
     if (bytes + more > kPartBytes && !part.functions.empty()) {
       parts.push_back(OrderPart{std::move(part), true});
-      part = RouteUpdate{update.term, update.complete, {}};
+      part = RouteUpdate{update.term, update.complete, update.provisional, {}};
       bytes = 0;
     }
     part.functions.push_back(std::move(function));
@@ -728,6 +733,7 @@ Result<std::vector<DataPlaneOrder>> OrderJoiner::join(std::vector<OrderPart> par
     }
     pending_.term = update.term;
     pending_.complete = update.complete;
+    pending_.provisional = update.provisional;
     std::move(update.functions.begin(), update.functions.end(), std::back_inserter(pending_.functions));
     if (part.continues) continue;
     orders.emplace_back(std::exchange(pending_, RouteUpdate{}));

@@ -80,7 +80,6 @@ class Server final : public SessionOwner, public std::enable_shared_from_this<Se
   void said(SessionId session, std::vector<WorkerMessage> messages) override { handler_.worker_said(session, std::move(messages)); }
   void said(SessionId session, std::vector<DataPlaneMessage> messages) override { handler_.data_plane_said(session, std::move(messages)); }
   void over(SessionId session, bool was_joined, std::string why) override {
-    sessions_.erase(session);
     const bool is_data_plane = data_planes_.erase(session) > 0;
     if (!was_joined) return;
     if (is_data_plane) {
@@ -89,6 +88,7 @@ class Server final : public SessionOwner, public std::enable_shared_from_this<Se
       handler_.worker_lost(session, std::move(why));
     }
   }
+  void gone(SessionId session) override { sessions_.erase(session); }
   LinkCounters& counters() override { return counters_; }
   [[nodiscard]] bool closed() const override { return closed_; }
 

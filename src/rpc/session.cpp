@@ -266,14 +266,22 @@ void Session::disconnect(std::string why) {
 void Session::leave(std::string why) {
   if (phase_ == Phase::over) return;
   phase_ = Phase::leaving;
-  why_ = std::move(why);
   give_up_logs();
   if (to_worker_) to_worker_->close();
   if (to_data_plane_) to_data_plane_->close();
+  report_over(std::move(why));
   timer_.expires_after(kLeaveTime);
   timer_.async_wait([weak = weak_from_this()](std::error_code error) {
     auto session = weak.lock();
-    if (!error && session) session->end(session->why_);
+    if (!error && session) session->end("");
+  });
+}
+
+// Behind what the peer said before, which is on its way to the handler.
+void Session::report_over(std::string why) {
+  loop_.post([self = shared_from_this(), why = std::move(why)]() mutable {
+    const auto owner = self->owner_.lock();
+    if (owner && !owner->closed()) owner->over(self->id_, self->was_joined_, std::move(why));
   });
 }
 
@@ -288,18 +296,14 @@ void Session::give_up_logs() {
 
 void Session::end(std::string why) {
   if (phase_ == Phase::over) return;
-  const auto self = shared_from_this();  // the owner drops its reference
-  if (phase_ == Phase::leaving) {
-    why = why_;
-  } else if (phase_ == Phase::greeting && connection_ && why != kPeerClosed) {
+  if (phase_ == Phase::greeting && connection_ && why != kPeerClosed) {
     // A connection that is opened and closed in silence is a probe of the port.
     log_warn("rpc", "closed the connection of {} before it said hello: {}", connection_->peer(), why);
   }
+  if (phase_ != Phase::leaving) report_over(std::move(why));
   tear_down();
-  // Behind what the peer said before, which is on its way to the handler.
-  loop_.post([self, why = std::move(why)]() mutable {
-    const auto owner = self->owner_.lock();
-    if (owner && !owner->closed()) owner->over(self->id_, self->was_joined_, std::move(why));
+  loop_.post([self = shared_from_this()] {
+    if (const auto owner = self->owner_.lock()) owner->gone(self->id_);
   });
 }
 

@@ -31,8 +31,10 @@ class SessionOwner {
   virtual Status joined(SessionId session, std::variant<WorkerHello, DataPlaneHello> hello) = 0;
   virtual void said(SessionId session, std::vector<WorkerMessage> messages) = 0;
   virtual void said(SessionId session, std::vector<DataPlaneMessage> messages) = 0;
-  // The session is over; `was_joined` says whether joined() had accepted it.
+  // Nothing more will be said; `was_joined` says whether joined() had accepted it. The connection may still be open.
   virtual void over(SessionId session, bool was_joined, std::string why) = 0;
+  // The connection is closed, after over().
+  virtual void gone(SessionId session) = 0;
   virtual LinkCounters& counters() = 0;
   [[nodiscard]] virtual bool closed() const = 0;
 };
@@ -85,6 +87,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void leave(std::string why);
   void end(std::string why);
   void give_up_logs();
+  void report_over(std::string why);
   void tear_down();
 
   io::Loop& loop_;
@@ -95,7 +98,6 @@ class Session : public std::enable_shared_from_this<Session> {
   Duration silence_max_;
   Phase phase_ = Phase::greeting;
   bool was_joined_ = false;
-  std::string why_;  // it is leaving
   std::shared_ptr<Connection> connection_;
   std::shared_ptr<Outbox<schema::Worker, WorkerOrder>> to_worker_;
   std::shared_ptr<Outbox<schema::DataPlane, OrderPart>> to_data_plane_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Signal: something a coroutine waits for and a callback says, once. Helpers: a few threads for system calls that block,
-// whose results come back to the loop.
+// Signal: something a coroutine waits for and a callback says, once. Helpers: a few threads for system calls that
+// block, whose results come back to the loop.
 #pragma once
 
 #include <asio/redirect_error.hpp>

@@ -35,7 +35,8 @@ int read_acknowledgements(int fd, std::uint32_t first, std::size_t count, std::s
       return errno;
     }
     auto rest = static_cast<unsigned>(size);
-    for (auto* header = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(header, rest); header = NLMSG_NEXT(header, rest)) {
+    for (auto* header = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(header, rest);
+         header = NLMSG_NEXT(header, rest)) {
       if (header->nlmsg_type != NLMSG_ERROR || header->nlmsg_seq - first >= count) continue;
       ++seen;
       const auto* report = static_cast<const nlmsgerr*>(NLMSG_DATA(header));
@@ -195,6 +196,30 @@ Request add_host_route(int index, std::uint32_t address, std::uint32_t source) {
   request.attribute_u32(RTA_OIF, static_cast<std::uint32_t>(index));
   if (source != 0) request.attribute_u32(RTA_PREFSRC, source);
   return request;
+}
+
+namespace {
+Request unreachable_route(std::uint16_t type, std::uint16_t flags, std::uint32_t network, int prefix) {
+  Request request(type, flags);
+  rtmsg fixed{};
+  fixed.rtm_family = AF_INET;
+  fixed.rtm_dst_len = static_cast<unsigned char>(prefix);
+  fixed.rtm_table = RT_TABLE_MAIN;
+  fixed.rtm_protocol = RTPROT_STATIC;
+  fixed.rtm_scope = RT_SCOPE_UNIVERSE;
+  fixed.rtm_type = RTN_UNREACHABLE;
+  request.fixed(&fixed, sizeof fixed);
+  request.attribute_u32(RTA_DST, network);
+  return request;
+}
+}  // namespace
+
+Request add_unreachable_route(std::uint32_t network, int prefix) {
+  return unreachable_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, network, prefix);
+}
+
+Request delete_unreachable_route(std::uint32_t network, int prefix) {
+  return unreachable_route(RTM_DELROUTE, 0, network, prefix);
 }
 
 Request add_default_route(int index, std::uint32_t gateway) {

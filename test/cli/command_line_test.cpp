@@ -38,7 +38,7 @@ TEST_CASE("command line: a slip of the pen is named with the nearest flag") {
   CHECK_CONTAINS(parse_error({"--ouput", "x"}), "unknown flag --ouput (did you mean --output?)");
   CHECK_CONTAINS(parse_error({"-x"}), "unknown flag -x");
   CHECK_CONTAINS(parse_error({"--output"}), "--output needs a value: --output FORMAT");
-  CHECK_CONTAINS(parse_error({"-o"}), "-o needs a value");
+  CHECK_CONTAINS(parse_error({"-o"}), "--output needs a value");
   CHECK_CONTAINS(parse_error({"--quiet=maybe"}), "expected true or false");
   CHECK_CONTAINS(parse_error({"-o", "a", "-o", "b"}), "--output is given twice");
   CHECK_CONTAINS(parse_error({"a", "b"}), "unexpected word \"b\"");

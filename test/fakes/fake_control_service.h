@@ -30,6 +30,11 @@ class FakeControlService final : public roles::ControlService {
   std::uint64_t sequence = 0;
   std::vector<std::pair<std::uint64_t, Duration>> event_waits;  // (after, wait) of every call of events()
 
+  Result<std::vector<std::string>> explain(const FunctionName& name) override {
+    if (!functions.contains(name)) return failure(ErrorCode::not_found, "function \"{}\" not found", name);
+    return std::vector<std::string>{"why 1 sandbox", "", "last failure: none"};
+  }
+
   io::Task<roles::Deployed> deploy(roles::DeployRequest request) override {
     deployed.push_back(request);
     if (deploy_error) co_return failure(*deploy_error);

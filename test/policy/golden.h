@@ -32,7 +32,10 @@ class Group {
   explicit Group(std::string name) : name_(std::move(name)) {}
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
-  ~Group() { fmt::print("golden group {}: {} passed{}\n", name_, passed_, failed_ == 0 ? "" : fmt::format(", {} FAILED", failed_)); }
+  ~Group() {
+    fmt::print("golden group {}: {} passed{}\n", name_, passed_,
+               failed_ == 0 ? "" : fmt::format(", {} FAILED", failed_));
+  }
 
   void count(bool good) { ++(good ? passed_ : failed_); }
 

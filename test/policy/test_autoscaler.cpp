@@ -8,15 +8,14 @@
 #include "dirigent/policy/autoscaler.h"
 #include "dirigent/policy/scripted.h"
 #include "policy/kpa.h"
-#include "policy/scale_rules.h"
-#include "policy/window.h"
 
 using namespace dirigent;
 using namespace dirigent::policy;
 
 namespace {
 
-constexpr AutoscalerKind kAll[] = {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu, AutoscalerKind::scripted};
+constexpr AutoscalerKind kAll[] = {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu,
+                                   AutoscalerKind::scripted};
 
 Instant at(double seconds) { return Instant(from_seconds(seconds)); }
 
@@ -27,12 +26,14 @@ ScalingSettings native() {
 
 // One function under one autoscaler: sandboxes are ready as soon as they are wanted, unless a test says otherwise.
 struct Rig {
-  Rig(AutoscalerKind kind, ScalingSettings with, std::uint32_t concurrency_limit, std::uint32_t there = 0, double start = 0)
+  Rig(AutoscalerKind kind, ScalingSettings with, std::uint32_t concurrency_limit, std::uint32_t there = 0,
+      double start = 0)
       : settings(with), limit(concurrency_limit), ready(there), now(start) {
     family = make_autoscaler_family(kind);
     scaler = family->make({"f"}, settings, limit, ready, at(now));
   }
-  void sample(double concurrency, std::uint32_t current, double interval, std::uint64_t arrivals = 0, double busy_each = 0) {
+  void sample(double concurrency, std::uint32_t current, double interval, std::uint64_t arrivals = 0,
+              double busy_each = 0) {
     LoadSample load;
     load.concurrency = concurrency;
     load.current = current;
@@ -44,11 +45,12 @@ struct Rig {
     scaler->observe(at(now), load);
   }
   ScalingDecision look(bool urgent = false, bool reachable = true) {
-    return scaler->decide({.now = at(now), .ready = ready, .starting = starting, .reachable = reachable, .urgent = urgent});
+    return scaler->decide(
+        {.now = at(now), .ready = ready, .starting = starting, .reachable = reachable, .urgent = urgent});
   }
   // Steady load for some seconds, with a sample every second and a look every other; `seen` gets each decision.
-  void run(double seconds, double load, const std::function<void(const ScalingDecision&)>& seen = {}, std::uint64_t arrivals = 0,
-           double busy_each = 0) {
+  void run(double seconds, double load, const std::function<void(const ScalingDecision&)>& seen = {},
+           std::uint64_t arrivals = 0, double busy_each = 0) {
     for (int i = 0; i < static_cast<int>(seconds); ++i) {
       now += 1;
       if (load > 0 || was_loaded) sample(load, static_cast<std::uint32_t>(std::ceil(load)), 1, arrivals, busy_each);
@@ -222,11 +224,12 @@ TEST_CASE("bounds hold with and without load, for every policy") {
     CHECK(first.note == "min scale 2");
     Rng rng(seed);
     for (int i = 0; i < 200; ++i) {
-      rig.run(2 + static_cast<double>(rng.below(20)), static_cast<double>(rng.below(30)), [](const ScalingDecision& decision) {
-        REQUIRE(decision.desired);
-        REQUIRE(*decision.desired >= 2);
-        REQUIRE(*decision.desired <= 9);
-      });
+      rig.run(2 + static_cast<double>(rng.below(20)), static_cast<double>(rng.below(30)),
+              [](const ScalingDecision& decision) {
+                REQUIRE(decision.desired);
+                REQUIRE(*decision.desired >= 2);
+                REQUIRE(*decision.desired <= 9);
+              });
     }
     rig.run(300, 0);
     CHECK(rig.ready == 2);
@@ -426,7 +429,9 @@ TEST_CASE("scripted replays its schedule within the bounds") {
   settings.max_scale = 3;
   const auto scaler = family->make({"f"}, settings, 1, 0, at(1000));
   const auto other = family->make({"other"}, settings, 1, 0, at(1050));
-  const auto decide = [&](double t) { return scaler->decide({.now = at(1000 + t), .ready = 0}); };
+  const auto decide = [&](double t) {
+    return scaler->decide({.now = at(1000 + t), .ready = 0});
+  };
   CHECK_FALSE(decide(9.9).desired);
   CHECK(decide(9.9).note == "before the first step of the schedule");
   CHECK(decide(10).desired == 2U);
@@ -451,89 +456,13 @@ TEST_CASE("the same samples give the same decisions, for every policy") {
       std::vector<std::uint32_t> wishes;
       for (int i = 0; i < 300; ++i) {
         const auto arrivals = rng.below(40);
-        rig.run(2 + static_cast<double>(rng.below(30)), static_cast<double>(rng.below(20)),
-                [&](const ScalingDecision& decision) { wishes.push_back(decision.desired.value_or(99999)); }, arrivals, rng.unit());
+        rig.run(
+            2 + static_cast<double>(rng.below(30)), static_cast<double>(rng.below(20)),
+            [&](const ScalingDecision& decision) { wishes.push_back(decision.desired.value_or(99999)); }, arrivals,
+            rng.unit());
       }
       if (pass == 0) first = wishes;
       CHECK(wishes == first);
     }
   }
-}
-
-// --- The vectors of the system whose place this one takes: two-second buckets, decisions without the rules of the last
-// sandbox. What differs on purpose is in docs/policies.md.
-
-namespace {
-
-struct Original {
-  KpaSpec spec{.target = 1, .total = 1, .burst = 0};
-  std::uint32_t lower = 0;
-  std::uint32_t upper = 1'000'000;
-  Duration panic_window = 6s;
-
-  std::vector<std::uint32_t> run(const std::vector<double>& metrics, std::vector<bool>* panics = nullptr) const {
-    TimeBuckets stable(spec.stable_window, 2s);
-    TimeBuckets panic(panic_window, 2s);
-    std::uint32_t ready = 1;
-    KpaState state = kpa_start(ready, at(0));
-    std::vector<std::uint32_t> published;
-    double t = 0;
-    for (const double metric : metrics) {
-      t += 2;
-      stable.record(at(t), metric);
-      panic.record(at(t), metric);
-      const auto result = kpa_decide(spec, state, at(t), ready, stable.average(at(t)), panic.average(at(t)));
-      ready = std::clamp(result.desired, lower, upper);
-      published.push_back(ready);
-      if (panics != nullptr) panics->push_back(result.panicking);
-    }
-    return published;
-  }
-};
-
-std::vector<double> metrics(std::vector<double> first, std::size_t zeros) {
-  first.insert(first.end(), zeros, 0.0);
-  return first;
-}
-std::vector<std::uint32_t> scales(const std::vector<std::pair<std::uint32_t, std::size_t>>& runs) {
-  std::vector<std::uint32_t> all;
-  for (const auto& [value, times] : runs) all.insert(all.end(), times, value);
-  return all;
-}
-
-}  // namespace
-
-TEST_CASE("the original's vectors A to J come out of the same rule") {
-  const Original plain;
-  CHECK(plain.run({0}) == scales({{0, 1}}));                                                             // A
-  CHECK(plain.run(metrics({1}, 30)) == scales({{1, 30}, {0, 1}}));                                       // B
-  CHECK(plain.run(metrics({10, 10, 10, 10, 10}, 30)) == scales({{10, 31}, {5, 1}, {2, 1}, {1, 1}, {0, 1}}));  // C
-  const std::vector<double> growth{1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 55, 55};
-  CHECK(plain.run(metrics(growth, 31)) ==  // D
-        scales({{1, 2}, {2, 2}, {4, 1}, {6, 1}, {9, 1}, {14, 1}, {23, 1}, {37, 1}, {48, 1}, {55, 24}, {27, 1}, {13, 1}, {7, 1}, {6, 1},
-                {4, 1}, {2, 1}, {1, 1}, {0, 1}}));
-  Original capped;  // E, with a ring that is right: panic is over at tick 36 instead of starting again at 31
-  capped.upper = 5;
-  std::vector<bool> panics;
-  CHECK(capped.run(metrics({20, 20, 20, 20}, 31), &panics) == scales({{5, 35}}));
-  capped.run(metrics({20, 20, 20, 20}, 32), &panics);
-  CHECK_FALSE(panics.back());
-  Original floored;  // F
-  floored.lower = 2;
-  CHECK(floored.run(metrics({}, 50)) == scales({{2, 50}}));
-  Original seven;  // G
-  seven.spec.target = 7;
-  CHECK(seven.run({33}) == scales({{5, 1}}));
-  Original hundred;  // H
-  hundred.spec.target = 100;
-  CHECK(hundred.run({250}) == scales({{3, 1}}));
-  Original sweep;  // I
-  sweep.upper = 1;
-  sweep.spec.stable_window = 6s;
-  sweep.panic_window = 2s;
-  CHECK(sweep.run({1, 0, 0, 0}) == scales({{1, 3}, {0, 1}}));
-  std::vector<double> again = metrics({1}, 30);  // J
-  again.insert(again.end(), 4, 10.0);
-  const auto published = plain.run(again);
-  CHECK(std::vector<std::uint32_t>(published.end() - 4, published.end()) == std::vector<std::uint32_t>{4, 7, 10, 10});
 }

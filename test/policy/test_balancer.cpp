@@ -41,8 +41,8 @@ class FakeView final : public CandidateView {
   std::vector<Candidate> all;
 };
 
-const std::array kAll{BalancerKind::random, BalancerKind::round_robin, BalancerKind::least_processed, BalancerKind::knative,
-                      BalancerKind::least_loaded};
+const std::array kAll{BalancerKind::random, BalancerKind::round_robin, BalancerKind::least_processed,
+                      BalancerKind::knative, BalancerKind::least_loaded};
 using Index = std::optional<std::size_t>;
 
 }  // namespace
@@ -68,7 +68,8 @@ TEST_CASE("balancer: no policy ever chooses an unavailable candidate, and each f
       const std::size_t count = rng.below(9);
       std::size_t available = 0;
       for (std::size_t i = 0; i < count; ++i) {
-        Candidate candidate{static_cast<std::uint32_t>(rng.below(4)), static_cast<std::uint32_t>(rng.below(4)), rng.below(4) != 0, rng.below(20) * 16 + i};
+        Candidate candidate{static_cast<std::uint32_t>(rng.below(4)), static_cast<std::uint32_t>(rng.below(4)),
+                            rng.below(4) != 0, rng.below(20) * 16 + i};
         view.all.push_back(candidate);
         available += static_cast<std::size_t>(view.available(i));
       }

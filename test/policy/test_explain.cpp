@@ -49,7 +49,8 @@ TEST_CASE("explain: a panic is told with its formula, its end, and what would ch
   CHECK(contains(lines, "  panic      yes, since 6 s ago; ends in 54 s unless it happens again"));
   CHECK(contains(lines, "  bounds     min 0, max none, up x1000, down /2"));
   CHECK(contains(lines, "  result     3 (panic)"));
-  CHECK(lines.back() == "what would change it: utilisation 100% gives 3 as well; target 200 gives 2; hard limit 50 gives 6");
+  CHECK(lines.back() ==
+        "what would change it: utilisation 100% gives 3 as well; target 200 gives 2; hard limit 50 gives 6");
 }
 
 TEST_CASE("explain: alternatives are what the deciding function gives") {
@@ -67,7 +68,8 @@ TEST_CASE("explain: alternatives are what the deciding function gives") {
 }
 
 TEST_CASE("explain: what the autoscaler really decided can be told, for every kind") {
-  for (const auto kind : {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu, AutoscalerKind::scripted}) {
+  for (const auto kind :
+       {AutoscalerKind::knative, AutoscalerKind::predictive, AutoscalerKind::mu, AutoscalerKind::scripted}) {
     INFO(to_string(kind));
     const auto family = make_autoscaler_family(kind);
     const ScalingSettings settings;

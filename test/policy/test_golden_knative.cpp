@@ -161,7 +161,9 @@ ScaleSituation situation_of(const Json& in) {
   if (in.at("to").get<int>() >= 0) situation.wanted = in.at("to").get<std::uint32_t>();
   situation.present = in.at("start");
   const std::string state = in.value("state", "active");
-  situation.activity = state == "inactive" ? Activity::inactive : state == "activating" ? Activity::activating : Activity::active;
+  situation.activity = state == "inactive"     ? Activity::inactive
+                       : state == "activating" ? Activity::activating
+                                               : Activity::active;
   situation.in_activity = golden::span(in.value("since", 0.0));
   situation.proxied = golden::span(in.value("proxy_for", 0.0));
   // With an unlimited burst capacity the proxy never leaves the path and needs no probe.
@@ -186,20 +188,21 @@ TEST_CASE("golden K: scale to zero, bounds and initial scale decide what is appl
 
 TEST_CASE("golden K41-K46: activity follows wish and readiness") {
   golden::Group group("K41-K46");
-  const auto check = [&](Activity before, std::optional<std::uint32_t> wanted, std::uint32_t ready, std::uint32_t needed, Activity after) {
+  const auto check = [&](Activity before, std::optional<std::uint32_t> wanted, std::uint32_t ready,
+                         std::uint32_t needed, Activity after) {
     bool good = true;
     GOLDEN_CHECK(good, next_activity(before, wanted, ready, needed) == after);
     group.count(good);
   };
-  check(Activity::activating, 0, 0, 1, Activity::inactive);                // K41
-  check(Activity::active, 3, 1, 2, Activity::activating);                  // K42
-  check(Activity::activating, 3, 2, 2, Activity::active);                  // K43
-  check(Activity::inactive, std::nullopt, 0, 1, Activity::inactive);       // K44
+  check(Activity::activating, 0, 0, 1, Activity::inactive);           // K41
+  check(Activity::active, 3, 1, 2, Activity::activating);             // K42
+  check(Activity::activating, 3, 2, 2, Activity::active);             // K43
+  check(Activity::inactive, std::nullopt, 0, 1, Activity::inactive);  // K44
   check(Activity::activating, std::nullopt, 0, 1, Activity::activating);
   check(Activity::active, std::nullopt, 0, 1, Activity::activating);
-  check(Activity::inactive, std::nullopt, 1, 1, Activity::inactive);       // K45
+  check(Activity::inactive, std::nullopt, 1, 1, Activity::inactive);  // K45
   check(Activity::activating, std::nullopt, 1, 1, Activity::active);
-  check(Activity::active, std::nullopt, 1, 0, Activity::inactive);         // K46
+  check(Activity::active, std::nullopt, 1, 0, Activity::inactive);  // K46
 }
 
 // --- Scenarios: samples once a second, a look every two, sandboxes ready two seconds after they are wanted -----------
@@ -213,12 +216,13 @@ struct Scenario {
 };
 
 // Feeds the production autoscaler through its public interface and compares each look with the table.
-void run_scenario(const std::string& file, golden::Group& group, const Scenario& scenario, double first_sample, double last,
-                  const std::function<std::uint32_t(double)>& load) {
+void run_scenario(const std::string& file, golden::Group& group, const Scenario& scenario, double first_sample,
+                  double last, const std::function<std::uint32_t(double)>& load) {
   const Json table = golden::load(file);
   const auto family = make_autoscaler_family(AutoscalerKind::knative);
   const double first = table.front().at("t");
-  const auto scaler = family->make({"f"}, scenario.settings, scenario.limit, scenario.ready_at_start, golden::at(first));
+  const auto scaler =
+      family->make({"f"}, scenario.settings, scenario.limit, scenario.ready_at_start, golden::at(first));
   std::size_t row = 0;
   for (double t = first; t <= last; t += 1) {
     if (t >= first_sample) {
@@ -234,8 +238,8 @@ void run_scenario(const std::string& file, golden::Group& group, const Scenario&
     const Json& want = table[row++];
     INFO(file << " " << want.dump());
     bool good = true;
-    const ScalingDecision decision =
-        scaler->decide({.now = golden::at(t), .ready = want.at("ready"), .reachable = true, .urgent = t == first_sample});
+    const ScalingDecision decision = scaler->decide(
+        {.now = golden::at(t), .ready = want.at("ready"), .reachable = true, .urgent = t == first_sample});
     GOLDEN_CHECK(good, decision.stable_average == want.at("stable"));
     GOLDEN_CHECK(good, decision.panic_average == want.at("panic"));
     GOLDEN_CHECK(good, decision.raw == want.at("desired"));
@@ -252,8 +256,9 @@ ScalingSettings knative_settings() { return scaling_profile("knative").value().s
 
 TEST_CASE("golden S1: a burst from zero through the whole autoscaler") {
   golden::Group group("S1");
-  run_scenario("S1_burst_from_zero", group, {.settings = knative_settings(), .limit = 1}, 10, 94,
-               [](double t) { return t == 10 ? 1U : t <= 30 ? 50U : 0U; });
+  run_scenario("S1_burst_from_zero", group, {.settings = knative_settings(), .limit = 1}, 10, 94, [](double t) {
+    return t == 10 ? 1U : t <= 30 ? 50U : 0U;
+  });
 }
 
 TEST_CASE("golden S2: a ramp through the whole autoscaler") {

@@ -31,7 +31,8 @@ TEST_CASE("golden B: the sliding maximum") {
     SlidingMaximum maximum(item.at("size").get<std::size_t>());
     for (std::size_t i = 0; i < item.at("records").size(); ++i) {
       const Json& record = item.at("records")[i];
-      GOLDEN_CHECK(good, maximum.record(record[0].get<std::int64_t>(), record[1].get<std::uint32_t>()) == item.at("want")[i]);
+      GOLDEN_CHECK(good,
+                   maximum.record(record[0].get<std::int64_t>(), record[1].get<std::uint32_t>()) == item.at("want")[i]);
     }
     group.count(good);
   }
@@ -43,10 +44,10 @@ TEST_CASE("golden B: the sliding maximum") {
     GOLDEN_CHECK(good, maximum.at(golden::at(second_at)) == want);
     group.count(good);
   };
-  timed(0, 5, 5, 5);      // B12
-  timed(0.5, 6, 5, 6);    // B13
-  timed(1, 5, 8, 8);      // B14
-  timed(6, 5, 4, 4);      // B15
+  timed(0, 5, 5, 5);    // B12
+  timed(0.5, 6, 5, 6);  // B13
+  timed(1, 5, 8, 8);    // B14
+  timed(6, 5, 4, 4);    // B15
   CHECK(SlidingMaximum(5min, kKpaTick).slots() == 150);
 }
 
@@ -168,8 +169,8 @@ TEST_CASE("golden G: the capacity of a proxy's breaker") {
     INFO(item.dump());
     bool good = true;
     const std::size_t tracked = item.at("trackers").is_null() ? 0 : item.at("trackers").get<std::size_t>();
-    GOLDEN_CHECK(good, breaker_capacity(item.at("cc"), item.at("backends"), item.at("activators"), item.at("index"), tracked) ==
-                           item.at("want"));
+    GOLDEN_CHECK(good, breaker_capacity(item.at("cc"), item.at("backends"), item.at("activators"), item.at("index"),
+                                        tracked) == item.at("want"));
     group.count(good);
   }
 }
@@ -179,7 +180,8 @@ TEST_CASE("golden N: how many proxies a function needs") {
   for (const Json& item : golden::load("N_proxies")) {
     INFO(item.dump());
     bool good = true;
-    GOLDEN_CHECK(good, proxies_needed(item.at("ready"), item.at("total"), item.at("tbc"), item.at("capacity")) == item.at("want"));
+    GOLDEN_CHECK(good, proxies_needed(item.at("ready"), item.at("total"), item.at("tbc"), item.at("capacity")) ==
+                           item.at("want"));
     group.count(good);
   }
 }
@@ -198,14 +200,14 @@ TEST_CASE("golden P: which sandboxes belong to which proxy") {
     GOLDEN_CHECK(good, proxy_slice(std::span<const int>(sandboxes), index, proxies) == want);
     group.count(good);
   };
-  slice({}, 0, 3, {});                        // P13
-  slice({1, 2, 3}, 0, 1, {1, 2, 3});          // P14
-  slice({1, 2, 3}, -1, 3, {1, 2, 3});         // P15
-  slice({1, 2, 3}, 1, 3, {2});                // P16
-  slice({1}, 2, 3, {1});                      // P17
-  slice({1, 2, 3}, 1, 2, {2});                // P18
+  slice({}, 0, 3, {});                 // P13
+  slice({1, 2, 3}, 0, 1, {1, 2, 3});   // P14
+  slice({1, 2, 3}, -1, 3, {1, 2, 3});  // P15
+  slice({1, 2, 3}, 1, 3, {2});         // P16
+  slice({1}, 2, 3, {1});               // P17
+  slice({1, 2, 3}, 1, 2, {2});         // P18
   slice({1, 2, 3}, 0, 2, {1, 3});
-  slice({1, 2, 3, 4, 5, 6}, 0, 4, {1, 5});    // P19
+  slice({1, 2, 3, 4, 5, 6}, 0, 4, {1, 5});  // P19
   CHECK(breaker_capacity(42, 6, 4, 0, 6) == 84);
 }
 

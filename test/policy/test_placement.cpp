@@ -63,19 +63,22 @@ TEST_CASE("placement: names are read and printed, and a slip of the pen gets a s
 }
 
 TEST_CASE("golden scores: least allocated, balanced allocation and nodes to score") {
-  const auto millis = [](std::int64_t cpu, std::int64_t memory) { return Resources{Millicpu{cpu}, Bytes{memory}}; };
+  const auto millis = [](std::int64_t cpu, std::int64_t memory) {
+    return Resources{Millicpu{cpu}, Bytes{memory}};
+  };
   const Resources request = millis(1000, 2000);
   CHECK(least_allocated(millis(4000, 10000), millis(2000, 4000) + request) == 32);
   CHECK(least_allocated(millis(6000, 10000), millis(1000, 2000) + request) == 63);
   const Resources larger = millis(3000, 5000);
   CHECK(balanced_allocation(millis(10000, 20000), millis(3000, 0) + larger) == 82);
   CHECK(balanced_allocation(millis(10000, 50000), millis(3000, 5000) + larger) == 80);
-  const std::map<std::size_t, std::size_t> scored{{50, 50}, {100, 100}, {150, 100}, {250, 120}, {1000, 420}, {2500, 750}, {10000, 500}};
+  const std::map<std::size_t, std::size_t> scored{{50, 50},    {100, 100},  {150, 100},  {250, 120},
+                                                  {1000, 420}, {2500, 750}, {10000, 500}};
   for (const auto& [nodes, want] : scored) CHECK(nodes_to_score(nodes) == want);
   CHECK(least_allocated(millis(0, 0), millis(1, 1)) == 0);
   CHECK(image_locality(false, 5, 10) == 0);
-  CHECK(image_locality(true, 1, 100) == 0);    // 5 MiB of weight: below the lower bound
-  CHECK(image_locality(true, 10, 10) == 47);   // 100 x (500 - 50) / 950
+  CHECK(image_locality(true, 1, 100) == 0);   // 5 MiB of weight: below the lower bound
+  CHECK(image_locality(true, 10, 10) == 47);  // 100 x (500 - 50) / 950
 }
 
 TEST_CASE("no node at all is unavailable, and the message says to start a worker") {
@@ -100,13 +103,17 @@ TEST_CASE("a cluster without room says what is missing most") {
       return error.error().message;
     };
     std::vector<NodeView> full;
-    for (int i = 0; i < 12; ++i) full.push_back(node("n" + std::to_string(i), resources(10'000, 1024), resources(0, 960)));
+    for (int i = 0; i < 12; ++i)
+      full.push_back(node("n" + std::to_string(i), resources(10'000, 1024), resources(0, 960)));
     CHECK(message(full, ask(100, 128)) ==
-          "no node has room for a sandbox: memory: 128 MiB asked, at most 64 MiB free on any of 12 nodes; add a node or ask for less memory");
+          "no node has room for a sandbox: memory: 128 MiB asked, at most 64 MiB free on any of 12 nodes; add a node "
+          "or ask for less memory");
     CHECK(message({full[0]}, ask(100, 128)) ==
-          "no node has room for a sandbox: memory: 128 MiB asked, 64 MiB free on the only node; add a node or ask for less memory");
+          "no node has room for a sandbox: memory: 128 MiB asked, 64 MiB free on the only node; add a node or ask for "
+          "less memory");
     CHECK(message({full[0], full[1]}, ask(20'000, 32)) ==
-          "no node has room for a sandbox: cpu: 20000m asked, at most 10000m free on any of 2 nodes; add a node or ask for less cpu");
+          "no node has room for a sandbox: cpu: 20000m asked, at most 10000m free on any of 2 nodes; add a node or ask "
+          "for less cpu");
     NodeView busy = node("busy");
     busy.sandboxes = busy.sandboxes_max = 3;
     CHECK(message({busy}, ask()).find("sandboxes: 1 node at the limit of sandboxes") != std::string::npos);
@@ -116,11 +123,13 @@ TEST_CASE("a cluster without room says what is missing most") {
     const std::vector<std::string> constraints{"zone=a", "gpu!=none"};
     PlacementRequest labelled = ask();
     labelled.constraints = constraints;
-    CHECK(message({node("plain")}, labelled).find("labels: 1 node do not satisfy zone=a, gpu!=none") != std::string::npos);
+    CHECK(message({node("plain")}, labelled).find("labels: 1 node do not satisfy zone=a, gpu!=none") !=
+          std::string::npos);
     const std::vector<NodeId> excluded{{"only"}};
     PlacementRequest refused = ask();
     refused.excluded = excluded;
-    CHECK(message({node("only")}, refused).find("refused: 1 node just failed to start this sandbox") != std::string::npos);
+    CHECK(message({node("only")}, refused).find("refused: 1 node just failed to start this sandbox") !=
+          std::string::npos);
   }
 }
 
@@ -139,7 +148,8 @@ TEST_CASE("a constraint that is none is refused and named") {
   }
 }
 
-TEST_CASE("every policy keeps to room, labels, exclusions, cordons and limits, and fills the cluster to the last place") {
+TEST_CASE(
+    "every policy keeps to room, labels, exclusions, cordons and limits, and fills the cluster to the last place") {
   const std::uint64_t seed = 11;
   INFO("seed " << seed);
   for (const auto kind : kAll) {
@@ -276,18 +286,21 @@ TEST_CASE("kubernetes finds the same score by its buckets as by looking at every
   const auto index = make_node_index(PlacementKind::kubernetes);
   std::vector<NodeView> nodes;
   for (int i = 0; i < 90; ++i) {
-    nodes.push_back(node("n" + std::to_string(i), resources(8000, 16'000),
-                         resources(static_cast<std::int64_t>(rng.below(8001)), static_cast<std::int64_t>(rng.below(16'001)))));
+    nodes.push_back(
+        node("n" + std::to_string(i), resources(8000, 16'000),
+             resources(static_cast<std::int64_t>(rng.below(8001)), static_cast<std::int64_t>(rng.below(16'001)))));
     index->upsert(nodes.back());
   }
   for (int round = 0; round < 200; ++round) {
-    const Resources asked = resources(static_cast<std::int64_t>(rng.below(2000)), static_cast<std::int64_t>(rng.below(4000)));
+    const Resources asked =
+        resources(static_cast<std::int64_t>(rng.below(2000)), static_cast<std::int64_t>(rng.below(4000)));
     PlacementRequest request;
     request.resources = asked;
     std::int64_t best = -1;
     for (const auto& view : nodes) {
       if (!(view.reserved + asked).fits_in(view.capacity)) continue;
-      best = std::max(best, least_allocated(view.capacity, view.reserved + asked) + balanced_allocation(view.capacity, view.reserved + asked));
+      best = std::max(best, least_allocated(view.capacity, view.reserved + asked) +
+                                balanced_allocation(view.capacity, view.reserved + asked));
     }
     const auto decision = index->choose(request, rng);
     REQUIRE(decision.has_value() == (best >= 0));

@@ -24,11 +24,27 @@ TEST_CASE("golden V: settings out of range are refused, and the message names th
     passed += static_cast<int>(status.has_value() == field.empty());
   };
   using S = ScalingSettings&;
-  row("V5", "scale_min", [](S s) { s.min_scale = 5; s.max_scale = 2; });
-  row("V6", "", [](S s) { s.min_scale = 0; s.max_scale = 0; });
-  row("V10", "", [](S s) { s.min_scale = 1; s.activation_scale = 2; s.max_scale = 3; });
-  row("V11", "scale_activation", [](S s) { s.min_scale = 3; s.activation_scale = 2; });
-  row("V12", "scale_activation", [](S s) { s.max_scale = 1; s.activation_scale = 2; });
+  row("V5", "scale_min", [](S s) {
+    s.min_scale = 5;
+    s.max_scale = 2;
+  });
+  row("V6", "", [](S s) {
+    s.min_scale = 0;
+    s.max_scale = 0;
+  });
+  row("V10", "", [](S s) {
+    s.min_scale = 1;
+    s.activation_scale = 2;
+    s.max_scale = 3;
+  });
+  row("V11", "scale_activation", [](S s) {
+    s.min_scale = 3;
+    s.activation_scale = 2;
+  });
+  row("V12", "scale_activation", [](S s) {
+    s.max_scale = 1;
+    s.activation_scale = 2;
+  });
   row("V14", "panic_window_percent", [](S s) { s.panic_window_percent = -1; });
   row("V14", "panic_window_percent", [](S s) { s.panic_window_percent = 202; });
   row("V15", "panic_threshold_percent", [](S s) { s.panic_threshold_percent = 109; });

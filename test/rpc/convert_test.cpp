@@ -202,7 +202,7 @@ TEST_CASE("convert: a target that is not set stays not set") {
 }
 
 TEST_CASE("convert: a data plane's messages arrive with every field") {
-  const FunctionLoad load{FunctionName{"f"}, 1, 2, 3, 4.5, 5, 6, 7ns, 8s};
+  const FunctionLoad load{FunctionName{"f"}, 1, 2, 3, 4.5, 5, 6, 7ns, 8s, {SandboxId{12}, SandboxId{13}}};
   const auto got = round_trip_list<schema::DataPlaneMessage>(std::vector<DataPlaneMessage>{
       load, SandboxDrained{SandboxId{9}}, SandboxSuspected{SandboxId{10}, "refused"}, DataPlaneHeartbeat{11}, DataPlaneLeaving{}});
   REQUIRE(got);
@@ -217,6 +217,7 @@ TEST_CASE("convert: a data plane's messages arrive with every field") {
   CHECK(arrived.completions == 6);
   CHECK(arrived.busy == 7ns);
   CHECK(arrived.interval == 8s);
+  CHECK(arrived.occupied == load.occupied);
   CHECK(std::get<SandboxDrained>((*got)[1]).id.value == 9);
   CHECK(std::get<SandboxSuspected>((*got)[2]).id.value == 10);
   CHECK(std::get<SandboxSuspected>((*got)[2]).detail == "refused");
@@ -225,13 +226,14 @@ TEST_CASE("convert: a data plane's messages arrive with every field") {
 }
 
 TEST_CASE("convert: routes arrive with every field") {
-  const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{Term{5}, true, {full_route(), full_route()}}, true}});
+  const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{Term{5}, true, true, {full_route(), full_route()}}, true}});
   REQUIRE(got);
   REQUIRE(got->size() == 1);
   CHECK(got->front().continues);
   const auto& update = std::get<RouteUpdate>(got->front().order);
   CHECK(update.term.value == 5);
   CHECK(update.complete);
+  CHECK(update.provisional);
   REQUIRE(update.functions.size() == 2);
   require_equal(update.functions[1], full_route());
 }
@@ -252,7 +254,7 @@ TEST_CASE("convert: every state, cause and reason has a word of its own") {
   for (const auto& reason : all_reasons()) {
     FunctionRoute route = full_route();
     route.unavailable = reason.reason;
-    const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{{}, false, {route}}, false}});
+    const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{{}, false, false, {route}}, false}});
     CHECK(std::get<RouteUpdate>(got->front().order).functions.front().unavailable == reason.reason);
   }
 }

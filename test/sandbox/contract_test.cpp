@@ -42,7 +42,8 @@ TEST_CASE("runtime: a launched sandbox answers its probe and requests until it i
   CHECK(launched->phases.total() > Duration::zero());
   CHECK(harness.run(open.runtime->probe(order.id, "", 2s)).value());
   CHECK(harness.run(open.runtime->probe(order.id, "/ready", 2s)).value());
-  const std::string answer = get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  const std::string answer =
+      get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
   CHECK(answer.starts_with("HTTP/1.1 200 OK\r\n"));
   if (name != "simulated") CHECK(answer.ends_with("\r\n\r\nhello from tested-00001\n"));
   CHECK(harness.run(open.runtime->remove(order.id, 1s)).has_value());

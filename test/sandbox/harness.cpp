@@ -68,7 +68,8 @@ bool Harness::until(const std::function<bool()>& condition, Duration patience) {
   return run(wait_until(loop, condition, patience)).has_value();
 }
 
-OpenRuntime::OpenRuntime(Harness& harness, std::unique_ptr<Runtime> opened) : runtime(std::move(opened)), harness_(harness) {
+OpenRuntime::OpenRuntime(Harness& harness, std::unique_ptr<Runtime> opened)
+    : runtime(std::move(opened)), harness_(harness) {
   runtime->on_end([this](SandboxId id, SandboxEnd end) { ends.emplace_back(id, std::move(end)); });
   const Status status = harness_.run(runtime->open());
   if (!status) throw std::runtime_error(status.error().message);
@@ -82,7 +83,8 @@ SandboxEnd OpenRuntime::launch_to_end(const StartSandbox& order) {
   const auto mine = [&] {
     return std::find_if(ends.begin(), ends.end(), [&](const auto& end) { return end.first == order.id; });
   };
-  if (!harness_.until([&] { return mine() != ends.end(); })) throw std::runtime_error("the sandbox did not end: " + output(order.id));
+  if (!harness_.until([&] { return mine() != ends.end(); }))
+    throw std::runtime_error("the sandbox did not end: " + output(order.id));
   return mine()->second;
 }
 
@@ -134,7 +136,8 @@ std::vector<std::string> leftovers(const std::string& node) {
   }
   // Processes that were started for the node are known by their cgroup's path.
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
-    if (read_all(entry.path() / "cgroup").find("/dirigent/" + node) != std::string::npos) found.push_back("process " + entry.path().string());
+    if (read_all(entry.path() / "cgroup").find("/dirigent/" + node) != std::string::npos)
+      found.push_back("process " + entry.path().string());
   }
   return found;
 }

@@ -19,7 +19,9 @@ namespace dirigent::sandbox::test {
 
 namespace {
 
-std::unique_ptr<Runtime> make(Harness& harness, const std::string& node = "isolation") { return make_process_runtime(harness.loop, process_options(node)); }
+std::unique_ptr<Runtime> make(Harness& harness, const std::string& node = "isolation") {
+  return make_process_runtime(harness.loop, process_options(node));
+}
 
 bool has_controllers(const OpenRuntime& open) {
   for (const auto& weakness : open.runtime->weaknesses()) {
@@ -85,7 +87,8 @@ TEST_CASE("isolation: every attempt to reach beyond the sandbox is refused") {
   CHECK(output.find("tmp writable\n") != std::string::npos);
 }
 
-TEST_CASE("isolation: a function has no capability, no way to new ones, a filter, a uid of its own and sees itself only") {
+TEST_CASE(
+    "isolation: a function has no capability, no way to new ones, a filter, a uid of its own and sees itself only") {
   NEEDS_ROOT();
   Harness harness;
   OpenRuntime open(harness, make(harness));
@@ -95,7 +98,8 @@ TEST_CASE("isolation: a function has no capability, no way to new ones, a filter
   open.launch_to_end(second);
   const std::string output = open.output(first.id);
   CAPTURE(output);
-  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) CHECK(output.find(std::string("status ") + set + ":\t0000000000000000\n") != std::string::npos);
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"})
+    CHECK(output.find(std::string("status ") + set + ":\t0000000000000000\n") != std::string::npos);
   CHECK(output.find("status NoNewPrivs:\t1\n") != std::string::npos);
   CHECK(output.find("status Seccomp:\t2\n") != std::string::npos);
   int number = 0;
@@ -163,9 +167,11 @@ TEST_CASE("isolation: a function reaches neither services of the host nor other 
   REQUIRE(std::sscanf(neighbour_ip.c_str(), "%u.%u.%u.%u", &a, &b, &c, &d) == 4);
   const std::string gateway = fmt::format("{}.{}.{}.1", a, b, c & ~15u);
   const std::string port = std::to_string(service.port);
-  auto order = order_for(probe_image(), {"connect", gateway, port, "127.0.0.1", port, neighbour_ip, "8080", "169.254.169.254", "80"});
+  auto order = order_for(probe_image(),
+                         {"connect", gateway, port, "127.0.0.1", port, neighbour_ip, "8080", "169.254.169.254", "80"});
   open.launch_to_end(order);
-  CHECK(open.output(order.id) == "connect " + gateway + ": no\nconnect 127.0.0.1: no\nconnect " + neighbour_ip + ": no\nconnect 169.254.169.254: no\n");
+  CHECK(open.output(order.id) == "connect " + gateway + ": no\nconnect 127.0.0.1: no\nconnect " + neighbour_ip +
+                                     ": no\nconnect 169.254.169.254: no\n");
   CHECK(harness.run(open.runtime->probe(neighbour.id, "/", 1s)).value());
 }
 
@@ -196,7 +202,8 @@ TEST_CASE("isolation: nothing is left of a worker that was killed, and its node 
   if (worker == 0) {
     Harness harness;
     OpenRuntime open(harness, make_process_runtime(harness.loop, options));
-    const bool launched = open.launch(order_for("builtin:hello")).has_value() && open.launch(order_for(probe_image(), {"stubborn"})).has_value();
+    const bool launched = open.launch(order_for("builtin:hello")).has_value() &&
+                          open.launch(order_for(probe_image(), {"stubborn"})).has_value();
     [[maybe_unused]] const auto ignored = ::write(ready[1], launched ? "y" : "n", 1);
     harness.loop.run();
     ::_exit(0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The program the tests run inside sandboxes: says what it sees, tries what it must not be able to do, and behaves well or
-// badly as told. Static, so that it also runs in an otherwise empty root.
+// The program the tests run inside sandboxes: says what it sees, tries what it must not be able to do, and behaves well
+// or badly as told. Static, so that it also runs in an otherwise empty root.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -56,7 +56,8 @@ static void report(void) {
   char host[256] = "";
   gethostname(host, sizeof host);
   char directory[4096] = "";
-  printf("uid %d gid %d pid %d host %s cwd %s\n", (int)getuid(), (int)getgid(), (int)getpid(), host, getcwd(directory, sizeof directory));
+  printf("uid %d gid %d pid %d host %s cwd %s\n", (int)getuid(), (int)getgid(), (int)getpid(), host,
+         getcwd(directory, sizeof directory));
   for (char** variable = environ; *variable != NULL; ++variable) printf("env %s\n", *variable);
   const char* keys[] = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp:"};
   for (unsigned i = 0; i < sizeof keys / sizeof *keys; ++i) print_status(keys[i]);

@@ -16,7 +16,9 @@ namespace dirigent::sandbox::test {
 
 namespace {
 
-std::unique_ptr<Runtime> make(Harness& harness, const std::string& node = "process") { return make_process_runtime(harness.loop, process_options(node)); }
+std::unique_ptr<Runtime> make(Harness& harness, const std::string& node = "process") {
+  return make_process_runtime(harness.loop, process_options(node));
+}
 
 // A directory that can be a root: the probe program and nothing else.
 std::string make_rootfs(const TemporaryDirectory& directory) {
@@ -42,8 +44,10 @@ TEST_CASE("process: a program gets its arguments, its environment and nothing el
   CHECK(end.cause == EndCause::exited);
   CHECK(end.exit_code == 0);
   const std::string id = to_string(order.id);
-  for (const std::string& line : {std::string("argument first"), std::string("argument second third"), std::string("env COLOUR=green"), std::string("env PORT=9123"),
-                                  std::string("env FUNCTION_NAME=tested"), std::string("env REVISION=tested-00001"), "env SANDBOX_ID=" + id}) {
+  for (const std::string& line :
+       {std::string("argument first"), std::string("argument second third"), std::string("env COLOUR=green"),
+        std::string("env PORT=9123"), std::string("env FUNCTION_NAME=tested"), std::string("env REVISION=tested-00001"),
+        "env SANDBOX_ID=" + id}) {
     CAPTURE(line);
     CHECK(output.find(line + "\n") != std::string::npos);
   }
@@ -214,7 +218,8 @@ TEST_CASE("process: fifty launches at once all succeed, each with an address of 
   for (const auto& launched : results) {
     REQUIRE((launched ? "" : launched.error().message) == "");
     addresses.insert(launched->address.direct);
-    CHECK(get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ends_with("hello from tested-00001\n"));
+    CHECK(get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+              .ends_with("hello from tested-00001\n"));
   }
   CHECK(addresses.size() == 50);
   group.drain_now();
@@ -251,18 +256,24 @@ TEST_CASE("process: builtin functions do what their names say") {
   const std::string close = "Connection: close\r\n\r\n";
   const std::string echo = start("builtin:echo");
   CHECK(get(harness, echo, "PUT /a?b=c HTTP/1.1\r\nHost: a\r\n" + close).ends_with("\r\n\r\nPUT /a\n"));
-  const std::string chunked = get(harness, echo, "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n" + close + "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n");
+  const std::string chunked = get(harness, echo,
+                                  "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n" +
+                                      close + "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n");
   CHECK(chunked.ends_with("\r\n\r\nabcde"));
   CHECK(chunked.find("Content-Type: a/b\r\n") != std::string::npos);
-  const std::string two = get(harness, echo, "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n" + close);
+  const std::string two =
+      get(harness, echo, "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n" + close);
   CHECK(two.find("Content-Length: 8\r\n\r\nHTTP/1.1 200") != std::string::npos);
   CHECK(two.ends_with("GET /y\n"));
   const std::string large(1 << 20, 'z');
-  CHECK(get(harness, echo, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(large.size()) + "\r\n" + close + large).ends_with("\r\n\r\n" + large));
+  CHECK(get(harness, echo,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(large.size()) + "\r\n" + close + large)
+            .ends_with("\r\n\r\n" + large));
   const std::string sleep = start("builtin:sleep");
   CHECK(get(harness, sleep, "GET /?ms=20 HTTP/1.1\r\nHost: a\r\n" + close).find("slept 2") != std::string::npos);
   const std::string stream = start("builtin:stream");
-  CHECK(get(harness, stream, "GET /?n=2&ms=1 HTTP/1.1\r\nHost: a\r\n" + close).ends_with("9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n"));
+  CHECK(get(harness, stream, "GET /?n=2&ms=1 HTTP/1.1\r\nHost: a\r\n" + close)
+            .ends_with("9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n"));
   const std::string fail = start("builtin:fail");
   CHECK(get(harness, fail, "GET /?status=418 HTTP/1.1\r\nHost: a\r\n" + close).starts_with("HTTP/1.1 418 "));
   CHECK(get(harness, fail, "GET /?close HTTP/1.1\r\nHost: a\r\n" + close).empty());
@@ -270,11 +281,16 @@ TEST_CASE("process: builtin functions do what their names say") {
   REQUIRE(harness.until([&] { return !open.ends.empty(); }));
   CHECK(open.ends[0].second.exit_code == 9);
   const std::string trace = start("builtin:trace");
-  const std::string traced = get(harness, trace, "POST / HTTP/1.1\r\nHost: a\r\nworkload: trace\r\nfunction: f-1\r\nrequested_cpu: 10\r\nContent-Length: 0\r\n" + close);
+  const std::string traced = get(
+      harness, trace,
+      "POST / HTTP/1.1\r\nHost: a\r\nworkload: trace\r\nfunction: f-1\r\nrequested_cpu: 10\r\nContent-Length: 0\r\n" +
+          close);
   CHECK(traced.find("{\"Status\":\"OK\",\"Function\":\"f-1\",\"MachineName\":\"process-") != std::string::npos);
   CHECK(traced.ends_with("}"));
   CHECK(traced.find("\"ExecutionTime\":1") != std::string::npos);
-  CHECK(get(harness, trace, "POST / HTTP/1.1\r\nHost: a\r\nworkload: x_empty_y\r\nfunction: f\r\nrequested_cpu: 9000\r\n" + close).ends_with("\"ExecutionTime\":0}"));
+  CHECK(get(harness, trace,
+            "POST / HTTP/1.1\r\nHost: a\r\nworkload: x_empty_y\r\nfunction: f\r\nrequested_cpu: 9000\r\n" + close)
+            .ends_with("\"ExecutionTime\":0}"));
 }
 
 }  // namespace dirigent::sandbox::test

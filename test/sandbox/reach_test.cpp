@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// How a sandbox is reached when the plain way is not there: published to other hosts, without root, after the spawner died.
+// How a sandbox is reached when the plain way is not there: published to other hosts, without root, after the spawner
+// died.
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -24,7 +25,8 @@ std::string own_address() {
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) != 0) return found;
   for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0)
+      continue;
     char text[INET_ADDRSTRLEN] = {};
     ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
     found = text;
@@ -54,7 +56,8 @@ std::vector<pid_t> spawners() {
     std::ifstream command(entry.path() / "cmdline");
     std::string words;
     std::getline(command, words);
-    if (parse_integer(parent) == ::getpid() && words.starts_with("dirigent-cell")) found.push_back(static_cast<pid_t>(*pid));
+    if (parse_integer(parent) == ::getpid() && words.starts_with("dirigent-cell"))
+      found.push_back(static_cast<pid_t>(*pid));
   }
   return found;
 }
@@ -90,6 +93,32 @@ TEST_CASE("reach: a published sandbox answers on its host's port, and no longer 
   CHECK(get(harness, launched->address.published, kGet).ends_with("hello from tested-00001\n"));
   CHECK(harness.run(open->runtime->remove(order.id, 1s)).has_value());
   CHECK(get(harness, launched->address.published, kGet).empty());
+}
+
+TEST_CASE("reach: an address without a sandbox is refused by this host, not sent to another gateway") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, process_options("nobody")));
+  auto order = order_for("builtin:hello");
+  const auto launched = open.launch(order);
+  REQUIRE((launched ? "" : launched.error().message) == "");
+  const std::string direct = launched->address.direct;
+  const std::string host = direct.substr(0, direct.rfind(':'));
+  REQUIRE(harness.run(open.runtime->remove(order.id, 0s)).has_value());
+  // 4090 is never handed out: numbers are given in order, and this runtime has a handful of cells.
+  in_addr address{};
+  REQUIRE(::inet_pton(AF_INET, host.c_str(), &address) == 1);
+  address.s_addr = htonl((ntohl(address.s_addr) & 0xfffff000u) + 4090);
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in nobody{};
+  nobody.sin_family = AF_INET;
+  nobody.sin_port = htons(8080);
+  nobody.sin_addr = address;
+  const int status = ::connect(fd, reinterpret_cast<const sockaddr*>(&nobody), sizeof nobody);
+  const int error = errno;
+  ::close(fd);
+  CHECK(status == -1);
+  CHECK((error == EHOSTUNREACH || error == ENETUNREACH));
 }
 
 TEST_CASE("reach: without root a program serves on the port it is told") {

@@ -38,7 +38,8 @@ TEST_CASE("simulated: start times are read from text and files, and mistakes are
   const auto sampled = parse_start_time("file:" + path);
   REQUIRE(sampled.has_value());
   CHECK(std::get<SampledTime>(*sampled).samples == std::vector<Duration>{1500us, 20us});
-  for (const char* wrong : {"", "5ms", "constant:", "constant:-5ms", "uniform:5ms", "uniform:5ms,2ms", "lognormal:0,5ms", "file:/nowhere/at/all"}) {
+  for (const char* wrong : {"", "5ms", "constant:", "constant:-5ms", "uniform:5ms", "uniform:5ms,2ms",
+                            "lognormal:0,5ms", "file:/nowhere/at/all"}) {
     CAPTURE(wrong);
     const auto parsed = parse_start_time(wrong);
     REQUIRE_FALSE(parsed.has_value());

@@ -19,7 +19,8 @@ namespace {
 // Writes tar archives, well-formed or not.
 class TarWriter {
  public:
-  TarWriter& add(char type, const std::string& name, const std::string& data = "", const std::string& target = "", unsigned mode = 0644) {
+  TarWriter& add(char type, const std::string& name, const std::string& data = "", const std::string& target = "",
+                 unsigned mode = 0644) {
     char header[512] = {};
     std::strncpy(header, name.c_str(), 100);
     std::snprintf(header + 100, 8, "%07o", mode);
@@ -63,7 +64,10 @@ TEST_CASE("tar: files, directories, links and long names are unpacked") {
   TemporaryDirectory directory;
   const std::string long_name = "deep/" + std::string(150, 'n');
   TarWriter tar;
-  tar.add('5', "./bin/", "", "", 0755).add('0', "bin/run", "program", "", 04755).add('2', "sbin", "", "bin").add('1', "bin/same", "", "bin/run");
+  tar.add('5', "./bin/", "", "", 0755)
+      .add('0', "bin/run", "program", "", 04755)
+      .add('2', "sbin", "", "bin")
+      .add('1', "bin/same", "", "bin/run");
   tar.add('0', "sbin/more", "through a link").add('L', "././@LongLink", long_name + '\0').add('0', "short", "long");
   const auto unpacked = unpack_tar(tar.write(directory), directory.path + "/cache");
   REQUIRE((unpacked ? "" : unpacked.error().message) == "");
@@ -109,7 +113,8 @@ TEST_CASE("tar: an archive that reaches outside is refused or stays inside") {
       {"a character device", TarWriter().add('3', "null", "")},
       {"a block device", TarWriter().add('4', "disk", "")},
       {"a named pipe", TarWriter().add('6', "pipe", "")},
-      {"a directory over a link", TarWriter().add('2', "out", "", outside).add('5', "out", "", "", 0777).add('0', "out/victim", "evil")},
+      {"a directory over a link",
+       TarWriter().add('2', "out", "", outside).add('5', "out", "", "", 0777).add('0', "out/victim", "evil")},
       {"a pax path with ..", TarWriter().add('x', "pax", "25 path=../../../victim\n").add('0', "a", "evil")},
       {"a malformed pax header", TarWriter().add('x', "pax", "99 path=a\n").add('0', "a", "evil")},
       {"a chain of links", TarWriter().add('2', "a", "", "b").add('2', "b", "", "a").add('0', "a/file", "evil")},

@@ -72,6 +72,8 @@ class Fleet {
   Node* find_node(const NodeId& id);
   Node* node_of(SessionId session);
   [[nodiscard]] const std::map<NodeId, Node>& nodes() const { return nodes_; }
+  // A node as placement sees it.
+  static policy::NodeView view_of(const Node& node);
 
   // --- sandboxes
   // Chooses a node, reserves the resources there and makes the record in state `placed`.

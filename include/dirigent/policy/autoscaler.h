@@ -43,9 +43,9 @@ struct LoadSample {
 struct ScalingInput {
   Instant now;
   std::uint32_t ready = 0;
-  std::uint32_t starting = 0;   // placed or starting
-  bool reachable = true;        // gets traffic
-  bool urgent = false;          // asked for because a request waits, not because look_interval is over
+  std::uint32_t starting = 0;  // placed or starting
+  bool reachable = true;       // gets traffic
+  bool urgent = false;         // asked for because a request waits, not because look_interval is over
 };
 
 // The record of one decision: what it was made from, filled in, for `ctl explain`.
@@ -56,17 +56,17 @@ struct ScalingDecision {
   std::optional<std::uint32_t> desired;  // within min and max; nullopt: no data, keep what there is
   double stable_average = 0;
   double panic_average = 0;
-  double target = 0;                     // load one sandbox should have
-  double stable_wish = 0;                // unclamped
+  double target = 0;       // load one sandbox should have
+  double stable_wish = 0;  // unclamped
   double panic_wish = 0;
   bool panicking = false;
   std::optional<Instant> panicking_since;
-  double rate_floor = 0;                 // least and most that the rates allow in one look
+  double rate_floor = 0;  // least and most that the rates allow in one look
   double rate_ceiling = 0;
-  std::uint32_t raw = 0;                 // before min, max, retention and grace
+  std::uint32_t raw = 0;  // before min, max, retention and grace
   double excess_burst_capacity = 0;
-  double predicted = 0;                  // predictive and mu
-  std::string note;                      // which rule had the last word: "panic", "min scale 1", "kept for the grace period"
+  double predicted = 0;  // predictive and mu
+  std::string note;      // which rule had the last word: "panic", "min scale 1", "kept for the grace period"
 };
 
 class Autoscaler {
@@ -78,7 +78,8 @@ class Autoscaler {
   virtual void reconfigure(const ScalingSettings& settings, std::uint32_t concurrency_limit) = 0;
 };
 
-// Makes the autoscalers of one cluster and holds what they share (the predictive one smooths creations over all functions).
+// Makes the autoscalers of one cluster and holds what they share (the predictive one smooths creations over all
+// functions).
 class AutoscalerFamily {
  public:
   virtual ~AutoscalerFamily() = default;

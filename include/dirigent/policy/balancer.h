@@ -43,15 +43,15 @@ class CandidateView {
 
 // What a balancer remembers of one function between two choices.
 struct BalancerState {
-  std::size_t next = 0;                                              // round robin: where to look first
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> processed;    // least processed: (identity, requests), sorted
+  std::size_t next = 0;                                            // round robin: where to look first
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> processed;  // least processed: (identity, requests), sorted
 };
 
 // The index of an available candidate, or nullopt when none is available. Never an unavailable one.
 std::optional<std::size_t> choose(BalancerKind kind, const CandidateView& candidates, BalancerState& state, Rng& rng);
 
-// The same for a view whose type is known: when it is final, no call is virtual. Called once per request, so it allocates
-// only when least_processed meets a sandbox for the first time.
+// The same for a view whose type is known: when it is final, no call is virtual. Called once per request, so it
+// allocates only when least_processed meets a sandbox for the first time.
 template <class View>
 std::optional<std::size_t> choose_among(BalancerKind kind, const View& candidates, BalancerState& state, Rng& rng);
 

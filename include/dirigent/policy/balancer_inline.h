@@ -35,7 +35,8 @@ std::size_t pick_uniform(std::size_t size, Rng& rng, const Fits& fits, std::size
 template <class View>
 std::optional<std::size_t> choose_random(const View& candidates, Rng& rng) {
   const std::size_t size = candidates.size();
-  const std::size_t i = pick_uniform(size, rng, [&](std::size_t k) { return candidates.available(k); }, size);
+  const std::size_t i = pick_uniform(
+      size, rng, [&](std::size_t k) { return candidates.available(k); }, size);
   return i == size ? std::nullopt : std::optional(i);
 }
 
@@ -66,10 +67,12 @@ std::optional<std::size_t> choose_round_robin(const View& candidates, BalancerSt
 template <class View>
 std::optional<std::size_t> choose_better_of_two(const View& candidates, Rng& rng) {
   const std::size_t size = candidates.size();
-  const std::size_t a = pick_uniform(size, rng, [&](std::size_t k) { return candidates.available(k); }, size);
+  const std::size_t a = pick_uniform(
+      size, rng, [&](std::size_t k) { return candidates.available(k); }, size);
   if (a == size) return std::nullopt;
   if (size == 1) return a;
-  const std::size_t b = pick_uniform(size, rng, [&](std::size_t k) { return k != a && candidates.available(k); }, size);
+  const std::size_t b = pick_uniform(
+      size, rng, [&](std::size_t k) { return k != a && candidates.available(k); }, size);
   if (b == size) return a;
   return candidates.in_use(b) < candidates.in_use(a) ? b : a;
 }
@@ -109,8 +112,8 @@ std::optional<std::size_t> choose_least_loaded(const View& candidates, BalancerS
   return best;
 }
 
-// Where the count of `identity` is in the sorted list, or where it belongs. Candidates usually come in the order of their
-// identities, so the place after the last one is tried first.
+// Where the count of `identity` is in the sorted list, or where it belongs. Candidates usually come in the order of
+// their identities, so the place after the last one is tried first.
 inline std::size_t find_processed(const BalancerState& state, std::uint64_t identity, std::size_t hint) {
   const auto& list = state.processed;
   if (hint < list.size() && list[hint].first == identity) return hint;

@@ -17,14 +17,14 @@ struct EvictionCandidate {
   SandboxId id;
   SandboxState state = SandboxState::ready;  // placed, starting or ready
   bool is_current_revision = true;
-  std::uint32_t in_flight = 0;               // as last reported or estimated
-  Duration idle_for{};                       // 0 while in_flight > 0
+  std::uint32_t in_flight = 0;  // as last reported or estimated
+  Duration idle_for{};          // 0 while in_flight > 0
   Duration age{};
 };
 
-// The indices of `count` candidates to end, in order: those of an old revision first; then those that do not serve yet
-// (youngest first); then idle ones, idle longest first; then busy ones, least busy first. Never a busy one before an idle
-// one. REQUIRES: count <= candidates.size().
+// The indices of `count` candidates to end, in order. Never a busy one before an idle one; within idle and busy those
+// of an old revision first; then those that do not serve yet (youngest first); then idle longest first, or least busy
+// first. REQUIRES: count <= candidates.size().
 std::vector<std::size_t> choose_victims(std::span<const EvictionCandidate> candidates, std::size_t count);
 
 }  // namespace dirigent::policy

@@ -14,18 +14,19 @@
 
 namespace dirigent::policy {
 
-// Lines for people, without a line break: "why 3 sandboxes", then one "  name       text" for each input and the result,
-// then "what would change it: ..." (only for knative, whose decision can be computed again). `settings` and
+// Lines for people, without a line break: "why 3 sandboxes", then one "  name       text" for each input and the
+// result, then "what would change it: ..." (only for knative, whose decision can be computed again). `settings` and
 // `concurrency_limit` are those the decision was made with; `now` is for "ends in 54 s".
 std::vector<std::string> describe(const ScalingDecision& decision, const ScalingSettings& settings,
                                   std::uint32_t concurrency_limit, Instant now);
 
 struct WhatIf {
-  std::string change;      // "utilisation 100%"
-  std::uint32_t desired;   // what the same load would have given
+  std::string change;     // "utilisation 100%"
+  std::uint32_t desired;  // what the same load would have given
 };
 // Each with one setting changed and the bounds kept. Empty when the decision had no data or is not knative's.
-std::vector<WhatIf> what_if(const ScalingDecision& decision, const ScalingSettings& settings, std::uint32_t concurrency_limit);
+std::vector<WhatIf> what_if(const ScalingDecision& decision, const ScalingSettings& settings,
+                            std::uint32_t concurrency_limit);
 
 // The same for a placement: the node's numbers after placing, and where the other policies would have gone given the
 // same nodes (as they were before the decision) and request.

@@ -55,8 +55,8 @@ struct PlacementDecision {
   PlacementKind kind = PlacementKind::kubernetes;
   NodeId node;
   double score = 0;
-  std::uint32_t considered = 0;    // nodes looked at
-  std::string note;                // "least allocated 62 + balanced 97 + image 0"
+  std::uint32_t considered = 0;  // nodes looked at
+  std::string note;              // "least allocated 62 + balanced 97 + image 0"
 };
 
 class NodeIndex {
@@ -65,9 +65,11 @@ class NodeIndex {
   virtual void upsert(const NodeView& node) = 0;
   virtual void remove(const NodeId& id) = 0;
   // Cheap updates of one node's load (on every placement and end). Unknown ids are ignored.
-  virtual void set_load(const NodeId& id, const Resources& reserved, std::uint32_t sandboxes, std::uint32_t pending) = 0;
+  virtual void set_load(const NodeId& id, const Resources& reserved, std::uint32_t sandboxes,
+                        std::uint32_t pending) = 0;
   [[nodiscard]] virtual std::size_t size() const = 0;
-  // Errors: exhausted (no node has room; the message says what is missing most), unavailable (there is no node at all).
+  // Errors: exhausted (no room; says what is missing most), unavailable (no node at all), invalid_argument
+  // (constraint).
   virtual Result<PlacementDecision> choose(const PlacementRequest& request, Rng& rng) = 0;
 };
 std::unique_ptr<NodeIndex> make_node_index(PlacementKind kind);

@@ -43,7 +43,7 @@ struct DataRoleOptions {
   std::string listen = "127.0.0.1:8080";
   std::uint32_t shards = 0;              // 0 = one per CPU this process may use
   std::vector<std::string> control;      // "host:port" or "unix:/path", tried in turn
-  DataPlaneId id;
+  DataPlaneId id;                        // empty = the host's name and the address that listen got
   std::string invoke_address;            // told to clients of the control plane; "" = the address that listen got
   std::string host_id;                   // sandboxes of the same host are reached directly
   std::string admin_listen;              // "" = no admin port

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The process runtime: sandboxes from Linux namespaces, cgroups, capabilities and a system call filter, without a daemon.
-// It keeps parked cells (processes that already sit in their namespaces, cgroups and network) and turns one into a sandbox
-// when an order comes. How and at what cost: docs/runtimes.md.
+// The process runtime: sandboxes from Linux namespaces, cgroups, capabilities and a system call filter, without a
+// daemon. It keeps parked cells (processes that already sit in their namespaces, cgroups and network) and turns one
+// into a sandbox when an order comes. How and at what cost: docs/runtimes.md.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct ProcessRuntimeOptions {
   std::uint32_t parked = 8;                // cells kept ready when nothing happens; 0 = each launch makes its own
   std::uint32_t parked_max = 64;           // and at most, after a second of many launches
   std::uint32_t sandboxes_max = 2000;      // launches beyond it fail as exhausted
-  Bytes tmp_max = 64_MiB;                  // size of a sandbox's /tmp, and of what it may change in a dir: or tar: image
+  Bytes tmp_max = 64_MiB;  // size of a sandbox's /tmp, and of what it may change in a dir: or tar: image
   Duration start_timeout = 30s;            // for a cell to park, and for an order to be carried out
   std::string publish_host;                // the address told to other hosts; "" = sandboxes are not published
   std::uint16_t publish_port_first = 30'000;

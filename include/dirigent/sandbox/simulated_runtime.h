@@ -30,8 +30,8 @@ struct SampledTime {
 };
 using StartTime = std::variant<ConstantTime, UniformTime, LognormalTime, SampledTime>;
 
-// "constant:5ms", "uniform:2ms,8ms", "lognormal:5ms,40ms" (p50, p99) or "file:PATH" (a duration a line; a bare number is
-// milliseconds; # begins a comment). The error says what is wrong with which part.
+// "constant:5ms", "uniform:2ms,8ms", "lognormal:5ms,40ms" (p50, p99) or "file:PATH" (a duration a line; a bare number
+// is milliseconds; # begins a comment). The error says what is wrong with which part.
 Result<StartTime> parse_start_time(std::string_view text);
 
 struct SimulatedRuntimeOptions {

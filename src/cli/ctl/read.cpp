@@ -25,17 +25,11 @@ std::string scale_text(std::uint32_t low, std::uint32_t high) {
 }
 
 std::vector<std::string> list_row(const FunctionRow& f, bool wide) {
-  std::vector<std::string> row{f.name,
-                               or_dash(f.url),
-                               or_dash(f.revision_name),
-                               f.invocable ? "yes" : "no",
-                               fmt::format("{}", f.sandboxes.size()),
-                               fmt::format("{:.1f}", f.requests_per_second),
-                               age_since(f.created_at_us)};
+  std::vector<std::string> row{f.name, or_dash(f.url), or_dash(f.revision_name), f.invocable ? "yes" : "no",
+                               fmt::format("{}", f.sandboxes.size()), fmt::format("{:.1f}", f.requests_per_second), age_since(f.created_at_us)};
   if (wide) {
     row.insert(row.end(), {fmt::format("{}", f.wanted), fmt::format("{}", f.waiting), fmt::format("{}", f.in_flight),
-                           f.manual_scale ? fmt::format("{} (fixed)", *f.manual_scale)
-                                          : scale_text(f.spec.scale_min, f.spec.scale_max),
+                           f.manual_scale ? fmt::format("{} (fixed)", *f.manual_scale) : scale_text(f.spec.scale_min, f.spec.scale_max),
                            or_dash(f.spec.image), or_dash(f.invocable ? "" : f.reason)});
   }
   return row;
@@ -87,9 +81,8 @@ std::string scale_line(const FunctionRow& f) {
   // What one sandbox should have: the hard limit bounds the soft target.
   double target = spec.scale_target.value_or(is_rps ? 200 : spec.concurrency_limit != 0 ? spec.concurrency_limit : 100);
   target *= spec.scale_utilization_percent / 100;
-  std::string line = fmt::format("{}  target {} {} per sandbox (limit {})  window {}",
-                                 scale_text(spec.scale_min, spec.scale_max), number_text(target),
-                                 is_rps ? "requests/s" : "in flight", limit, milliseconds_text(spec.scale_window_ms));
+  std::string line = fmt::format("{}  target {} {} per sandbox (limit {})  window {}", scale_text(spec.scale_min, spec.scale_max),
+                                 number_text(target), is_rps ? "requests/s" : "in flight", limit, milliseconds_text(spec.scale_window_ms));
   if (f.manual_scale) line += fmt::format("  fixed at {} by ctl scale", *f.manual_scale);
   return line;
 }
@@ -97,8 +90,7 @@ std::string scale_line(const FunctionRow& f) {
 std::string limits_line(const SpecRow& spec) {
   return fmt::format("timeout {}, first byte {}, idle {}, queue {} / {}", milliseconds_text(spec.timeout_ms),
                      milliseconds_text(spec.first_byte_timeout_ms == 0 ? spec.timeout_ms : spec.first_byte_timeout_ms),
-                     milliseconds_text(spec.idle_timeout_ms), spec.queue_depth,
-                     milliseconds_text(spec.queue_timeout_ms));
+                     milliseconds_text(spec.idle_timeout_ms), spec.queue_depth, milliseconds_text(spec.queue_timeout_ms));
 }
 
 const EventRow* newest(const FunctionRow& f, std::initializer_list<std::string_view> kinds) {
@@ -121,12 +113,10 @@ std::string end_text(const EndRow& end) {
 // "++" holds, "!!" does not, "??" not known yet.
 std::vector<std::vector<std::string>> condition_rows(const FunctionRow& f) {
   const auto row = [](std::string_view mark, std::string_view name, const EventRow* event, std::string text) {
-    return std::vector<std::string>{fmt::format("    {} {}", mark, name),
-                                    event == nullptr ? "" : age_since(event->at_us), std::move(text)};
+    return std::vector<std::string>{fmt::format("    {} {}", mark, name), event == nullptr ? "" : age_since(event->at_us), std::move(text)};
   };
   std::vector<std::vector<std::string>> rows;
-  rows.push_back(
-      row(f.serving ? "++" : "!!", "Routed", newest(f, {"traffic"}), f.serving ? "" : "no revision has been verified"));
+  rows.push_back(row(f.serving ? "++" : "!!", "Routed", newest(f, {"traffic"}), f.serving ? "" : "no revision has been verified"));
   const bool verified = f.serving && *f.serving == f.newest_revision;
   const EventRow* proof = newest(f, {"ready", "verify-failed"});
   std::string text = proof != nullptr ? proof->text : "";
@@ -136,17 +126,15 @@ std::vector<std::vector<std::string>> condition_rows(const FunctionRow& f) {
   if (f.starting != 0) scaled += fmt::format(", {} starting", f.starting);
   if (f.draining != 0) scaled += fmt::format(", {} draining", f.draining);
   if (f.last_scaling) {
-    scaled +=
-        fmt::format(" (stable {:.1f}, panic {:.1f}{})", f.last_scaling->stable_average, f.last_scaling->panic_average,
-                    f.last_scaling->note.empty() ? "" : ", " + f.last_scaling->note);
+    scaled += fmt::format(" (stable {:.1f}, panic {:.1f}{})", f.last_scaling->stable_average, f.last_scaling->panic_average,
+                          f.last_scaling->note.empty() ? "" : ", " + f.last_scaling->note);
   }
   rows.push_back(row(f.ready >= f.wanted ? "++" : "??", "Scaled", newest(f, {"scaled"}), std::move(scaled)));
   return rows;
 }
 
 std::string headline(const FunctionRow& f) {
-  std::string text =
-      fmt::format("{}  invocable: {}, {} of {} sandboxes ready", f.name, f.invocable ? "yes" : "no", f.ready, f.wanted);
+  std::string text = fmt::format("{}  invocable: {}, {} of {} sandboxes ready", f.name, f.invocable ? "yes" : "no", f.ready, f.wanted);
   if (!f.invocable && !f.reason.empty()) text += fmt::format(" ({})", f.reason);
   if (f.waiting != 0) text += fmt::format(", {} requests waiting", f.waiting);
   return text + "\n";
@@ -158,8 +146,7 @@ std::string description(const FunctionRow& f, bool wide) {
   rows.push_back({"  revision", f.revision_name + (f.serving ? "  100%" : "  0%")});
   rows.push_back({"  scale", scale_line(f)});
   rows.push_back({"  limits", limits_line(f.spec)});
-  rows.push_back({"  sandbox", fmt::format("{} CPU, {}", number_text(static_cast<double>(f.spec.cpu_milli) / 1000),
-                                           format_bytes(Bytes{f.spec.memory_bytes}))});
+  rows.push_back({"  sandbox", fmt::format("{} CPU, {}", number_text(static_cast<double>(f.spec.cpu_milli) / 1000), format_bytes(Bytes{f.spec.memory_bytes}))});
   if (!f.url.empty()) rows.push_back({"  url", f.url});
   text += format_table(rows);
   text += "  conditions\n" + format_table(condition_rows(f));
@@ -173,8 +160,7 @@ std::string description(const FunctionRow& f, bool wide) {
     rows = {{"  sandboxes", "STATE", "NODE", "REVISION", "START", "AGE"}};
     if (wide) rows.back().emplace_back("ADDRESS");
     for (const auto& s : f.sandboxes) {
-      rows.push_back({"    " + s.id, s.state, s.node, fmt::format("{}", s.revision),
-                      s.start_ms == 0 ? "-" : format_duration(from_seconds(s.start_ms / 1000)),
+      rows.push_back({"    " + s.id, s.state, s.node, fmt::format("{}", s.revision), s.start_ms == 0 ? "-" : format_duration(from_seconds(s.start_ms / 1000)),
                       format_age(from_seconds(s.age_ms / 1000))});
       if (wide) rows.back().push_back(s.address);
     }
@@ -185,8 +171,7 @@ std::string description(const FunctionRow& f, bool wide) {
     rows.clear();
     const std::size_t shown = wide ? f.events.size() : std::min<std::size_t>(f.events.size(), 10);
     for (std::size_t i = f.events.size() - shown; i < f.events.size(); ++i) {
-      rows.push_back(
-          {"    " + age_since(f.events[i].at_us), f.events[i].text.empty() ? f.events[i].kind : f.events[i].text});
+      rows.push_back({"    " + age_since(f.events[i].at_us), f.events[i].text.empty() ? f.events[i].kind : f.events[i].text});
     }
     text += format_table(rows);
   }
@@ -214,20 +199,28 @@ int describe(VerbContext& context) {
   return 0;
 }
 
+int explain(VerbContext& context) {
+  auto path = context.function_path(context.word(0));
+  if (!path) return context.fail(path.error());
+  auto body = context.client.call("GET", *path + "/explain");
+  if (!body) return context.fail(body.error());
+  if (context.output == Output::json) {
+    context.terminal.write(pretty_json(*body));
+    return 0;
+  }
+  auto lines = read_lines(*body);
+  if (!lines) return context.fail(lines.error());
+  for (const auto& line : *lines) context.terminal.write(printable(line + "\n"));
+  return 0;
+}
+
 }  // namespace
 
 std::vector<Verb> read_verbs() {
   return {
       {"list", {"ls"}, "", 0, 0, "show all functions", {}, WordKind::none, list},
-      {"describe",
-       {"get"},
-       "NAME",
-       1,
-       1,
-       "show one function: can it be invoked, and why (not)",
-       {},
-       WordKind::function,
-       describe},
+      {"explain", {}, "NAME", 1, 1, "why this many sandboxes, why that node, why the last failure", {}, WordKind::function, explain},
+      {"describe", {"get"}, "NAME", 1, 1, "show one function: can it be invoked, and why (not)", {}, WordKind::function, describe},
   };
 }
 

@@ -206,6 +206,10 @@ Result<DeployedRow> read_deployed(std::string_view body) {
 Result<std::vector<EventRow>> read_events(std::string_view body) { return read_list<EventRow>(body, "events"); }
 Result<std::vector<NodeRow>> read_nodes(std::string_view body) { return read_list<NodeRow>(body, "nodes"); }
 Result<std::vector<LogRow>> read_logs(std::string_view body) { return read_list<LogRow>(body, "lines"); }
+Result<std::vector<std::string>> read_lines(std::string_view body) {
+  using Lines = std::vector<std::string>;
+  return read_body<Lines>(body, [](const Json& json, Lines& lines) { lines = json.at("lines").get<Lines>(); });
+}
 Result<std::vector<std::string>> read_names(std::string_view body) {
   using Names = std::vector<std::string>;
   return read_body<Names>(body, [](const Json& json, Names& names) { names = json.at("names").get<Names>(); });

@@ -108,6 +108,7 @@ Result<DeployedRow> read_deployed(std::string_view body);
 Result<std::vector<EventRow>> read_events(std::string_view body);
 Result<std::vector<NodeRow>> read_nodes(std::string_view body);
 Result<std::vector<LogRow>> read_logs(std::string_view body);
+Result<std::vector<std::string>> read_lines(std::string_view body);  // of an explanation
 Result<std::vector<std::string>> read_names(std::string_view body);
 
 // Indented, for -o json.

@@ -48,6 +48,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   io::Task<void> remove(FunctionName name) override;
   io::Task<void> set_scale(FunctionName name, std::optional<std::uint32_t> scale) override;
   Result<FunctionView> describe(const FunctionName& name) override;
+  Result<std::vector<std::string>> explain(const FunctionName& name) override;
   std::vector<FunctionView> list() override;
   std::vector<FunctionName> names() override;
   io::Task<std::vector<FunctionEvent>> events(FunctionName name, std::uint64_t after, Duration wait) override;

@@ -6,6 +6,7 @@
 #include "control_role_impl.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/prometheus.h"
+#include "dirigent/policy/explain.h"
 
 namespace dirigent::roles {
 
@@ -150,6 +151,51 @@ Result<FunctionView> ControlRoleImpl::describe(const FunctionName& name) {
     return failure(unknown.error());
   }
   return view_of(*function);
+}
+
+// The decisions keep their inputs; the alternatives are computed now, by the functions that decided.
+Result<std::vector<std::string>> ControlRoleImpl::explain(const FunctionName& name) {
+  auto view = describe(name);
+  if (!view) return failure(view.error());
+  const Function& function = view->function;
+  const Revision* revision = function.serving ? function.find(*function.serving) : &function.revisions.back();
+  const Instant now = io::Loop::now();
+  std::vector<std::string> lines;
+  if (function.manual_scale) {
+    lines.push_back(fmt::format("why {} sandboxes: fixed by ctl scale; the autoscaler is not asked", *function.manual_scale));
+  } else if (view->last_scaling && revision != nullptr) {
+    for (auto& line : policy::describe(*view->last_scaling, revision->spec.scaling, revision->spec.concurrency_limit, now)) {
+      lines.push_back(std::move(line));
+    }
+  } else {
+    lines.push_back("no scaling decision yet: nothing has asked for a sandbox");
+  }
+  lines.emplace_back();
+  if (view->last_placement && revision != nullptr) {
+    // The nodes as they are now, without what the decision itself put there.
+    std::vector<policy::NodeView> nodes;
+    for (const auto& [id, node] : conductor_->fleet().nodes()) {
+      nodes.push_back(core::Fleet::view_of(node));
+      if (id == view->last_placement->node && revision->spec.resources.fits_in(nodes.back().reserved)) {
+        nodes.back().reserved -= revision->spec.resources;
+      }
+    }
+    const policy::PlacementRequest request{revision->spec.resources, revision->spec.image, revision->spec.constraints, {}};
+    for (auto& line : policy::describe(*view->last_placement, request, nodes)) lines.push_back(std::move(line));
+  } else {
+    lines.push_back("no placement yet");
+  }
+  lines.emplace_back();
+  if (view->last_failure) {
+    const SandboxEnd& end = *view->last_failure;
+    lines.push_back(fmt::format("last failure: {}", to_string(end.cause)));
+    lines.push_back(fmt::format("  detail     {}", end.detail));
+    if (!end.last_output.empty()) lines.push_back(fmt::format("  printed    {}", end.last_output));
+  } else {
+    lines.push_back("last failure: none");
+  }
+  if (!view->invocable) lines.push_back(fmt::format("not invocable now: {}", view->invocable_reason));
+  return lines;
 }
 
 std::vector<FunctionView> ControlRoleImpl::list() {

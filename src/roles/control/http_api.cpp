@@ -65,8 +65,7 @@ Result<Query> read_query(const io::HttpRequest& request, const std::vector<std::
   if (!query) return failure(ErrorCode::invalid_argument, "the query cannot be read: {}", query.error().message);
   for (const auto& [name, value] : *query) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
-      return failure(ErrorCode::invalid_argument, "unknown query parameter \"{}\"{}", name,
-                     did_you_mean_suffix(name, known));
+      return failure(ErrorCode::invalid_argument, "unknown query parameter \"{}\"{}", name, did_you_mean_suffix(name, known));
     }
   }
   return query;
@@ -77,14 +76,12 @@ std::optional<std::string> last_of(const Query& query, std::string_view name) {
   return found == query.rend() ? std::nullopt : std::optional(found->second);
 }
 
-Result<std::int64_t> number_of(const Query& query, std::string_view name, std::int64_t absent, std::int64_t low,
-                               std::int64_t high) {
+Result<std::int64_t> number_of(const Query& query, std::string_view name, std::int64_t absent, std::int64_t low, std::int64_t high) {
   const auto text = last_of(query, name);
   if (!text) return absent;
   const auto number = parse_integer(*text);
   if (!number || *number < low || *number > high) {
-    return failure(ErrorCode::invalid_argument, "query parameter \"{}\" is \"{}\", expected a whole number in {}..{}",
-                   name, *text, low, high);
+    return failure(ErrorCode::invalid_argument, "query parameter \"{}\" is \"{}\", expected a whole number in {}..{}", name, *text, low, high);
   }
   return *number;
 }
@@ -178,8 +175,14 @@ class Api {
       if (verb == "events") co_return co_await events(std::move(request), std::move(*name));
       co_return co_await logs(std::move(request), std::move(*name));
     }
-    co_return problem(404, "not-found", fmt::format("there is nothing at {}", path),
-                      "a function has /scale, /events and /logs");
+    if (verb == "explain") {
+      if (request.method != "GET") co_return wrong_method(request.method, path, "GET");
+      if (auto query = read_query(request, {}); !query) co_return problem(query.error());
+      auto lines = service_.explain(*name);
+      if (!lines) co_return function_problem(lines.error(), *name);
+      co_return io::json_response(200, explanation_json(*name, *lines));
+    }
+    co_return problem(404, "not-found", fmt::format("there is nothing at {}", path), "a function has /scale, /events, /logs and /explain");
   }
 
   Answer collection(io::HttpRequest request) {
@@ -226,8 +229,7 @@ class Api {
   std::optional<io::HttpResponse> check_if_match(const io::HttpRequest& request, std::string_view etag) {
     const auto wanted = io::find_header(request.headers, "If-Match");
     if (!wanted || lists_etag(*wanted, etag)) return std::nullopt;
-    return problem(412, "stale", fmt::format("the function is at {}, If-Match says {}", etag, *wanted),
-                   "read it again, then repeat the change");
+    return problem(412, "stale", fmt::format("the function is at {}, If-Match says {}", etag, *wanted), "read it again, then repeat the change");
   }
 
   // The last steps of a registration: ask the role, print what became of it.
@@ -338,8 +340,7 @@ class Api {
       std::vector<std::string> names;
       for (const auto& node : service_.nodes()) names.push_back(node.info.id.value);
       const auto near = did_you_mean(id->value, names);
-      return problem(status.error(),
-                     near ? fmt::format("did you mean \"{}\"?", *near) : "list them with GET /v1/nodes");
+      return problem(status.error(), near ? fmt::format("did you mean \"{}\"?", *near) : "list them with GET /v1/nodes");
     }
     return io::json_response(200, nodes_json(service_.nodes()));
   }

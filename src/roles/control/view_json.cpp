@@ -145,6 +145,10 @@ std::string names_json(const std::vector<FunctionName>& names) {
   return print_json(Json{{"names", std::move(array)}});
 }
 
+std::string explanation_json(const FunctionName& name, const std::vector<std::string>& lines) {
+  return print_json(Json{{"name", name.value}, {"lines", lines}});
+}
+
 std::string events_json(const std::vector<FunctionEvent>& events) {
   return print_json(Json{{"events", events_array(events)}});
 }

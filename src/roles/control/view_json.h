@@ -18,6 +18,8 @@ std::string function_json(const FunctionView& view, std::string_view invoke_addr
 std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
 std::string names_json(const std::vector<FunctionName>& names);
+// {"name":..,"lines":[..]}
+std::string explanation_json(const FunctionName& name, const std::vector<std::string>& lines);
 std::string events_json(const std::vector<FunctionEvent>& events);
 std::string logs_json(const std::vector<ControlService::LogLine>& lines);
 std::string nodes_json(const std::vector<NodeView>& nodes);

@@ -10,6 +10,7 @@
 #include "dirigent/base/log.h"
 #include "dirigent/base/random.h"
 #include "dirigent/io/http.h"
+#include "dirigent/roles/worker_role.h"
 #include "dirigent/rpc/cluster.h"
 #include "roles/data/data_plane.h"
 
@@ -30,7 +31,6 @@ std::uint32_t usable_cpus() {
 Status check(const DataRoleOptions& options) {
   const auto invalid = [](std::string_view what) { return failure(ErrorCode::invalid_argument, "{}", what); };
   const DataLimits& limits = options.limits;
-  if (options.id.empty()) return invalid("data plane id: it must not be empty");
   if (limits.head_max < 1_KiB || limits.head_max > 1_MiB) return invalid("limits.head_max: must be 1KiB to 1MiB");
   if (limits.headers_max < 1 || limits.headers_max > 256) return invalid("limits.headers_max: must be 1 to 256");
   if (limits.target_max < Bytes{16} || limits.target_max > limits.head_max) {
@@ -66,7 +66,8 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
   // --- the control plane's side
   DataPlaneHello hello() override {
     DataPlaneHello hello;
-    hello.id = options_.id;
+    // Unique per data plane also when the system chose the port.
+    hello.id = options_.id.empty() ? DataPlaneId{fmt::format("{}-{}", machine_node_id(), plane_->address())} : options_.id;
     hello.invoke_address = options_.invoke_address.empty() ? plane_->address() : options_.invoke_address;
     hello.host_id = options_.host_id;
     hello.version = options_.version;

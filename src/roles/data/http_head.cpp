@@ -343,15 +343,19 @@ const char* parse_request_head(std::string_view head, const HeadLimits& limits, 
   collector.head = &request;
   llhttp_t parser;
   if (const char* wrong = run_llhttp(head, HTTP_REQUEST, limits, collector, parser)) return wrong;
-  // llhttp lets more than one blank pass.
-  if (collector.url.data() != head.data() + request.method.size() + 1) return "malformed request line";
+  // llhttp lets more than one blank pass on either side of the target.
+  const std::string_view url = collector.url;
+  const auto url_at = static_cast<std::size_t>(url.data() - head.data());
+  if (url_at != request.method.size() + 1 || !head.substr(url_at + url.size()).starts_with(" HTTP/")) {
+    return "malformed request line";
+  }
   if (request.method == "CONNECT") return "CONNECT is not served";
   request.is_head = request.method == "HEAD";
   request.is_idempotent = request.is_head || request.method == "GET" || request.method == "PUT" ||
                           request.method == "DELETE" || request.method == "OPTIONS" || request.method == "TRACE";
 
   if (const char* wrong = read_host(request)) return wrong;
-  if (const char* wrong = read_target(collector.url, limits, request)) return wrong;
+  if (const char* wrong = read_target(url, limits, request)) return wrong;
   std::size_t encodings = 0;
   if (const char* wrong = read_common_headers(request, encodings)) return wrong;
   for (const HeaderField& field : request) {

@@ -42,7 +42,9 @@ void write_problem_body(const Problem& problem, std::string& text) {
   fmt::format_to(std::back_inserter(text), ",\"status\":{}", reason.http_status);
   add_field(text, "reason", reason.name);
   add_field(text, "component", "data");
-  add_field(text, "function", problem.function);
+  // The long form: NAME.NAMESPACE.
+  const bool has_namespace = problem.function.empty() || problem.function.find('.') != std::string_view::npos;
+  add_field(text, "function", has_namespace ? std::string(problem.function) : std::string(problem.function) + ".default");
   const bool has_revision = problem.revision.value != 0;
   add_field(text, "revision", has_revision ? revision_name(FunctionName{std::string(problem.function)}, problem.revision) : "");
   add_field(text, "call_id", problem.call_id);

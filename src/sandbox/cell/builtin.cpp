@@ -110,7 +110,8 @@ Failure Server::listen_now() {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(order_.port));
   address.sin_addr.s_addr = htonl(order_.loopback_only != 0 ? INADDR_LOOPBACK : INADDR_ANY);
-  if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return errno_failure("listen on port", std::to_string(order_.port));
+  if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return errno_failure("listen on port", std::to_string(order_.port));
   if (::listen(listener_, 4096) != 0) return errno_failure("listen on port", std::to_string(order_.port));
   epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (epoll_ < 0) return errno_failure("make", "an epoll");
@@ -148,7 +149,8 @@ int Server::run() {
           std::vector<int> idle;
           for (const auto& [open_fd, connection] : connections_) {
             connection->closing = true;
-            if (!connection->waiting && connection->reader.idle() && connection->unsent.empty()) idle.push_back(open_fd);
+            if (!connection->waiting && connection->reader.idle() && connection->unsent.empty())
+              idle.push_back(open_fd);
           }
           for (const int idle_fd : idle) drop(idle_fd);
         }
@@ -224,7 +226,8 @@ void Server::on_ready(Connection& connection, unsigned events) {
 // Answers what can be answered, sends what can be sent, and says what to wait for. May destroy the connection.
 void Server::pump(Connection& connection) {
   flush(connection);
-  while (!connection.broken && !connection.waiting && !connection.closing && connection.unsent.size() < kUnsentBytesMax && exit_code_ < 0) {
+  while (!connection.broken && !connection.waiting && !connection.closing &&
+         connection.unsent.size() < kUnsentBytesMax && exit_code_ < 0) {
     const auto next = connection.reader.next();
     if (next == RequestReader::Next::more) {
       if (connection.reader.take_expectation()) connection.unsent += "HTTP/1.1 100 Continue\r\n\r\n";
@@ -250,7 +253,8 @@ void Server::pump(Connection& connection) {
 
 void Server::flush(Connection& connection) {
   while (!connection.broken && connection.sent < connection.unsent.size()) {
-    const ssize_t size = ::send(connection.fd, connection.unsent.data() + connection.sent, connection.unsent.size() - connection.sent, MSG_NOSIGNAL);
+    const ssize_t size = ::send(connection.fd, connection.unsent.data() + connection.sent,
+                                connection.unsent.size() - connection.sent, MSG_NOSIGNAL);
     if (size < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) connection.broken = true;
@@ -263,7 +267,8 @@ void Server::flush(Connection& connection) {
 }
 
 void Server::watch(Connection& connection) {
-  // Nothing is read without room for the answer, nor while a request waits; a peer that is gone shows as EPOLLHUP anyway.
+  // Nothing is read without room for the answer, nor while a request waits; a peer that is gone shows as EPOLLHUP
+  // anyway.
   unsigned wanted = connection.unsent.empty() ? 0u : static_cast<unsigned>(EPOLLOUT);
   if (!connection.waiting && connection.unsent.size() < kUnsentBytesMax) wanted |= EPOLLIN;
   if (wanted == connection.wanted) return;
@@ -274,7 +279,8 @@ void Server::watch(Connection& connection) {
   ::epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event);
 }
 
-void Server::answer(Connection& connection, const Request& request, int status, std::string_view type, std::string_view body) {
+void Server::answer(Connection& connection, const Request& request, int status, std::string_view type,
+                    std::string_view body) {
   const bool has_body = status >= 200 && status != 204 && status != 304;
   std::string& out = connection.unsent;
   out += "HTTP/1.1 " + std::to_string(status) + ' ' + reason_of(status) + "\r\n";
@@ -299,7 +305,8 @@ void Server::handle(Connection& connection, Request request) {
     answer(connection, request, 200, "text/plain", "hello from " + order_.revision + "\n");
   } else if (name == "echo") {
     const std::string_view type = request.header("content-type");
-    if (request.body.empty()) answer(connection, request, 200, "text/plain", request.method + " " + std::string(request.path()) + "\n");
+    if (request.body.empty())
+      answer(connection, request, 200, "text/plain", request.method + " " + std::string(request.path()) + "\n");
     else answer(connection, request, 200, type.empty() ? "application/octet-stream" : type, request.body);
   } else if (name == "sleep") {
     const long ms = in_range(request.query_number("ms", 1000), 0, kWaitMsMax);
@@ -373,12 +380,15 @@ void Server::stream_step(Connection& connection) {
     char size[32];
     char* digit = size + sizeof size;
     for (std::size_t n = event.size(); n > 0; n /= 16) *--digit = "0123456789abcdef"[n % 16];
-    if (chunked) (connection.unsent.append(digit, static_cast<std::size_t>(size + sizeof size - digit)) += "\r\n") += event + "\r\n";
+    if (chunked)
+      (connection.unsent.append(digit, static_cast<std::size_t>(size + sizeof size - digit)) += "\r\n") +=
+          event + "\r\n";
     else connection.unsent += event;
     const bool is_full = connection.unsent.size() >= kUnsentBytesMax;
     if (connection.events_left > 0 && (ms > 0 || is_full)) {
       connection.waiting = true;
-      connection.timer = timers_.emplace(now_us() + static_cast<unsigned long long>(ms > 0 ? ms : 1) * 1000, connection.fd);
+      connection.timer =
+          timers_.emplace(now_us() + static_cast<unsigned long long>(ms > 0 ? ms : 1) * 1000, connection.fd);
       return;
     }
   }
@@ -394,13 +404,14 @@ std::string Server::trace_body(const Request& request, unsigned long long us) co
     }
     return out;
   };
-  return "{\"Status\":\"OK\",\"Function\":\"" + quoted(request.header("function")) + "\",\"MachineName\":\"" + quoted(order_.node) +
-         "\",\"ExecutionTime\":" + std::to_string(us) + "}";
+  return "{\"Status\":\"OK\",\"Function\":\"" + quoted(request.header("function")) + "\",\"MachineName\":\"" +
+         quoted(order_.node) + "\",\"ExecutionTime\":" + std::to_string(us) + "}";
 }
 
 }  // namespace
 
-BuiltinEnd serve_builtin(const wire::Order& order, int control, unsigned long long received_us, unsigned long long rooted_us) {
+BuiltinEnd serve_builtin(const wire::Order& order, int control, unsigned long long received_us,
+                         unsigned long long rooted_us) {
   const auto report_started = [&] {
     wire::Writer out(wire::Kind::started);
     out.u32(static_cast<std::uint32_t>(rooted_us - received_us)).u32(static_cast<std::uint32_t>(now_us() - rooted_us));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The builtin functions hello, echo, sleep, stream, fail and trace: a small HTTP/1.1 server on one epoll, run by the cell
-// itself, so that trying the platform needs no image and measuring it measures the platform.
+// The builtin functions hello, echo, sleep, stream, fail and trace: a small HTTP/1.1 server on one epoll, run by the
+// cell itself, so that trying the platform needs no image and measuring it measures the platform.
 #pragma once
 
 #include "sandbox/cell/steps.h"
@@ -15,6 +15,7 @@ struct BuiltinEnd {
 };
 
 // Listens, tells the worker so on `control`, and serves until told to terminate, to exit, or the worker is gone.
-BuiltinEnd serve_builtin(const wire::Order& order, int control, unsigned long long received_us, unsigned long long rooted_us);
+BuiltinEnd serve_builtin(const wire::Order& order, int control, unsigned long long received_us,
+                         unsigned long long rooted_us);
 
 }  // namespace dirigent::sandbox::cell

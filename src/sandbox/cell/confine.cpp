@@ -34,13 +34,58 @@ constexpr unsigned kArchitecture = AUDIT_ARCH_AARCH64;
 // System calls with which a process reaches for the kernel, other processes or its own confinement. A function that
 // tries gets EPERM, as it would without the capability.
 constexpr unsigned kRefused[] = {
-    SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick, SYS_open_tree,
-    SYS_move_mount, SYS_mount_setattr, SYS_setns, SYS_unshare, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev,
-    SYS_kcmp, SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
-    SYS_keyctl, SYS_add_key, SYS_request_key, SYS_kexec_load, SYS_init_module, SYS_finit_module, SYS_delete_module,
-    SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct, SYS_quotactl, SYS_open_by_handle_at, SYS_name_to_handle_at, SYS_syslog,
-    SYS_settimeofday, SYS_clock_settime, SYS_adjtimex, SYS_clock_adjtime, SYS_vhangup, SYS_nfsservctl, SYS_lookup_dcookie,
-    SYS_move_pages, SYS_migrate_pages, SYS_mbind, SYS_set_mempolicy, SYS_sethostname, SYS_setdomainname, SYS_fanotify_init,
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_fsopen,
+    SYS_fsconfig,
+    SYS_fsmount,
+    SYS_fspick,
+    SYS_open_tree,
+    SYS_move_mount,
+    SYS_mount_setattr,
+    SYS_setns,
+    SYS_unshare,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_kcmp,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_io_uring_setup,
+    SYS_io_uring_enter,
+    SYS_io_uring_register,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    SYS_kexec_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_reboot,
+    SYS_swapon,
+    SYS_swapoff,
+    SYS_acct,
+    SYS_quotactl,
+    SYS_open_by_handle_at,
+    SYS_name_to_handle_at,
+    SYS_syslog,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_adjtimex,
+    SYS_clock_adjtime,
+    SYS_vhangup,
+    SYS_nfsservctl,
+    SYS_lookup_dcookie,
+    SYS_move_pages,
+    SYS_migrate_pages,
+    SYS_mbind,
+    SYS_set_mempolicy,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_fanotify_init,
     SYS_pidfd_getfd,
 #ifdef SYS_kexec_file_load
     SYS_kexec_file_load,
@@ -49,13 +94,21 @@ constexpr unsigned kRefused[] = {
     SYS_quotactl_fd,
 #endif
 #if defined(__x86_64__)
-    SYS_iopl, SYS_ioperm, SYS_uselib, SYS_ustat, SYS_sysfs, SYS__sysctl, SYS_create_module, SYS_get_kernel_syms,
-    SYS_query_module, SYS_modify_ldt,
+    SYS_iopl,
+    SYS_ioperm,
+    SYS_uselib,
+    SYS_ustat,
+    SYS_sysfs,
+    SYS__sysctl,
+    SYS_create_module,
+    SYS_get_kernel_syms,
+    SYS_query_module,
+    SYS_modify_ldt,
 #endif
 };
 
-constexpr unsigned kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |
-                                    CLONE_NEWNET | CLONE_NEWTIME;
+constexpr unsigned kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
+                                    CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME;
 
 sock_filter statement(unsigned code, unsigned value) { return {static_cast<std::uint16_t>(code), 0, 0, value}; }
 sock_filter jump(unsigned code, unsigned value, unsigned yes, unsigned no) {
@@ -114,13 +167,15 @@ std::vector<sock_filter> make_filter() {
 }
 
 Failure drop_capabilities() {
-  if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return errno_failure("clear", "the ambient capabilities");
+  if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0)
+    return errno_failure("clear", "the ambient capabilities");
   for (unsigned long capability = 0; capability < 64; ++capability) {
     if (::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) != 1) {
       if (errno == EINVAL && capability > CAP_LAST_CAP) break;
       continue;
     }
-    if (::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return errno_failure("drop from the bounding set capability", std::to_string(capability));
+    if (::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
+      return errno_failure("drop from the bounding set capability", std::to_string(capability));
   }
   return {};
 }
@@ -149,8 +204,10 @@ Failure confine(wire::Isolation isolation, const wire::Order& order, unsigned lo
   if (Failure failure = drop_capabilities()) return failure;
   if (isolation == wire::Isolation::full) {
     if (::setgroups(0, nullptr) != 0) return errno_failure("leave", "the supplementary groups");
-    if (::setresgid(order.uid, order.uid, order.uid) != 0) return errno_failure("become group", std::to_string(order.uid));
-    if (::setresuid(order.uid, order.uid, order.uid) != 0) return errno_failure("become user", std::to_string(order.uid));
+    if (::setresgid(order.uid, order.uid, order.uid) != 0)
+      return errno_failure("become group", std::to_string(order.uid));
+    if (::setresuid(order.uid, order.uid, order.uid) != 0)
+      return errno_failure("become user", std::to_string(order.uid));
   }
   if (Failure failure = clear_capabilities()) return failure;
   // The change of user has cleared it: should the process above go, this one goes too.
@@ -158,7 +215,8 @@ Failure confine(wire::Isolation isolation, const wire::Order& order, unsigned lo
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno_failure("set", "no_new_privs");
   const std::vector<sock_filter> code = make_filter();
   const sock_fprog program{static_cast<unsigned short>(code.size()), const_cast<sock_filter*>(code.data())};
-  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) return errno_failure("install", "the system call filter");
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0)
+    return errno_failure("install", "the system call filter");
   return {};
 }
 

@@ -9,7 +9,9 @@ namespace dirigent::sandbox::cell {
 
 namespace {
 
-bool same_name(std::string_view a, std::string_view b) { return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0; }
+bool same_name(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
+}
 
 bool has_token(std::string_view list, std::string_view token) {
   while (!list.empty()) {

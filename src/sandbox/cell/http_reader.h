@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Reads HTTP/1.x requests from a growing buffer: heads, bodies by Content-Length or chunked. Small and strict enough for
-// a demonstration server behind a proxy; limits are in the constants.
+// Reads HTTP/1.x requests from a growing buffer: heads, bodies by Content-Length or chunked. Small and strict enough
+// for a demonstration server behind a proxy; limits are in the constants.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The program that lives inside sandboxes. The worker carries it as bytes and starts it as its spawner; it has no other use.
+// The program that lives inside sandboxes. The worker carries it as bytes and starts it as its spawner; it has no other
+// use.
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <sys/socket.h>

@@ -61,7 +61,8 @@ Failure join_cgroups(const ParkingPlace& place) {
 Failure map_user(const ParkingPlace& place) {
   // One id only may be mapped without privilege; the function sees itself as 1000.
   if (Failure failure = write_file("/proc/self/setgroups", "deny")) return failure;
-  if (Failure failure = write_file("/proc/self/uid_map", "1000 " + std::to_string(place.outer_uid) + " 1")) return failure;
+  if (Failure failure = write_file("/proc/self/uid_map", "1000 " + std::to_string(place.outer_uid) + " 1"))
+    return failure;
   return write_file("/proc/self/gid_map", "1000 " + std::to_string(place.outer_gid) + " 1");
 }
 
@@ -72,7 +73,8 @@ Failure arrange_descriptors(const ParkingPlace& place) {
   const int errors = ::fcntl(place.errors, F_DUPFD_CLOEXEC, 10);
   const int null = ::open("/dev/null", O_RDONLY);
   if (control < 0 || output < 0 || errors < 0 || null < 0) return errno_failure("arrange", "the descriptors");
-  if (::dup2(null, 0) < 0 || ::dup2(output, 1) < 0 || ::dup2(errors, 2) < 0 || ::dup3(control, kControl, O_CLOEXEC) < 0) {
+  if (::dup2(null, 0) < 0 || ::dup2(output, 1) < 0 || ::dup2(errors, 2) < 0 ||
+      ::dup3(control, kControl, O_CLOEXEC) < 0) {
     return errno_failure("arrange", "the descriptors");
   }
   ::syscall(SYS_close_range, 4u, ~0u, 0u);
@@ -91,7 +93,8 @@ Failure set_up_network(const wire::Network& network) {
   requests.push_back(netlink::add_default_route(link, network.gateway));
   requests.push_back(netlink::add_neighbour(link, network.gateway, network.gateway_mac));
   std::size_t failed = 0;
-  if (const int error = socket.run(requests, &failed)) return failure_with(error, "set up the network at step", std::to_string(failed));
+  if (const int error = socket.run(requests, &failed))
+    return failure_with(error, "set up the network at step", std::to_string(failed));
   return {};
 }
 
@@ -130,7 +133,8 @@ std::string next_message() {
   Failure failure = failure_with(error, "execute", order.arguments[0]);
   failure.not_found = error == ENOENT || error == ENOTDIR;
   struct stat status {};
-  if (error == ENOENT && ::stat(arguments[0], &status) == 0) failure.text += "; the file is there, so its interpreter or loader is not in the image";
+  if (error == ENOENT && ::stat(arguments[0], &status) == 0)
+    failure.text += "; the file is there, so its interpreter or loader is not in the image";
   fail(failure);
   ::_exit(126);
 }
@@ -167,7 +171,8 @@ Failure wait_for_exec(int report) {
       for (pid_t pid = ::waitpid(-1, &status, WNOHANG); pid > 0; pid = ::waitpid(-1, &status, WNOHANG)) {
         if (pid != function) continue;
         // Leaving kills whatever the function left running: this is the init of their pid namespace.
-        report_end(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+        report_end(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+                   WIFSIGNALED(status) ? WTERMSIG(status) : 0);
       }
     }
     if (events[1].revents != 0) {
@@ -248,7 +253,8 @@ void live_parked(const ParkingPlace& place) {
   if (in.kind() != wire::Kind::order) ::_exit(0);
   const wire::Order order = wire::Order::read(in);
   if (!in.ok()) give_up(failure_with(EBADMSG, "read", "the order"));
-  if (::sethostname(order.hostname.c_str(), order.hostname.size()) != 0) give_up(errno_failure("set the host name", order.hostname));
+  if (::sethostname(order.hostname.c_str(), order.hostname.size()) != 0)
+    give_up(errno_failure("set the host name", order.hostname));
   failure = enter_root(order);
   if (failure) give_up(failure);
   if (order.builtin.empty()) run_function(place, order, received_us);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The life of one cell, as the first process of its pid namespace: joins its cgroups, prepares what every sandbox needs,
-// waits for an order, becomes the sandbox, and stays as its init (or serves the builtin function itself).
+// The life of one cell, as the first process of its pid namespace: joins its cgroups, prepares what every sandbox
+// needs, waits for an order, becomes the sandbox, and stays as its init (or serves the builtin function itself).
 #pragma once
 
 #include <string>

@@ -19,7 +19,8 @@ namespace {
 
 const std::string kBase = "/sys";
 
-Failure do_mount(const char* source, const std::string& target, const char* type, unsigned long flags, const std::string& data = "") {
+Failure do_mount(const char* source, const std::string& target, const char* type, unsigned long flags,
+                 const std::string& data = "") {
   if (::mount(source, target.c_str(), type, flags, data.empty() ? nullptr : data.c_str()) == 0) return {};
   return errno_failure(std::string("mount ") + (type != nullptr ? type : source) + " on", target);
 }
@@ -45,7 +46,8 @@ Failure make_devices(wire::Isolation isolation) {
     unsigned minor_number;
     unsigned major_number;
   };
-  constexpr Device kDevices[] = {{"null", 3, 1}, {"zero", 5, 1}, {"full", 7, 1}, {"random", 8, 1}, {"urandom", 9, 1}, {"tty", 0, 5}};
+  constexpr Device kDevices[] = {{"null", 3, 1},   {"zero", 5, 1},    {"full", 7, 1},
+                                 {"random", 8, 1}, {"urandom", 9, 1}, {"tty", 0, 5}};
   for (const auto& device : kDevices) {
     const std::string path = dev + "/" + device.name;
     if (isolation == wire::Isolation::full &&
@@ -58,13 +60,16 @@ Failure make_devices(wire::Isolation isolation) {
     const std::string host = std::string("/dev/") + device.name;
     if (Failure failure = do_mount(host.c_str(), path, nullptr, MS_BIND)) return failure;
   }
-  const char* links[][2] = {{"/proc/self/fd", "fd"}, {"fd/0", "stdin"}, {"fd/1", "stdout"}, {"fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
+  const char* links[][2] = {
+      {"/proc/self/fd", "fd"}, {"fd/0", "stdin"}, {"fd/1", "stdout"}, {"fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
   for (const auto& link : links) {
     if (::symlink(link[0], (dev + "/" + link[1]).c_str()) != 0) return errno_failure("make link", dev + "/" + link[1]);
   }
   ::mkdir((dev + "/pts").c_str(), 0755);
   ::mkdir((dev + "/shm").c_str(), 01777);
-  if (Failure failure = do_mount("devpts", dev + "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")) return failure;
+  if (Failure failure =
+          do_mount("devpts", dev + "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"))
+    return failure;
   return do_mount("shm", dev + "/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=16m,mode=1777");
 }
 
@@ -72,7 +77,8 @@ Failure make_devices(wire::Isolation isolation) {
 Failure mask_proc() {
   const std::string proc = kBase + "/proc";
   const std::string null = kBase + "/dev/null";
-  for (const char* name : {"kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "kmsg", "kallsyms", "config.gz"}) {
+  for (const char* name : {"kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "kmsg",
+                           "kallsyms", "config.gz"}) {
     const std::string path = proc + "/" + name;
     if (::access(path.c_str(), F_OK) != 0) continue;
     if (Failure failure = do_mount(null.c_str(), path, nullptr, MS_BIND)) return failure;
@@ -80,7 +86,9 @@ Failure mask_proc() {
   for (const char* name : {"acpi", "asound", "scsi"}) {
     const std::string path = proc + "/" + name;
     if (::access(path.c_str(), F_OK) != 0) continue;
-    if (Failure failure = do_mount("masked", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=000")) return failure;
+    if (Failure failure =
+            do_mount("masked", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=000"))
+      return failure;
   }
   for (const char* name : {"bus", "fs", "irq", "sys", "sysrq-trigger"}) {
     const std::string path = proc + "/" + name;
@@ -116,7 +124,9 @@ Failure write_new(const std::string& path, const std::string& text) {
 Failure make_identity(const std::string& etc, const wire::Order& order) {
   const std::string id = std::to_string(order.uid);
   if (Failure failure = make_directories(etc)) return failure;
-  if (Failure failure = write_new(etc + "/passwd", "root:x:0:0::/:/usr/sbin/nologin\nfunction:x:" + id + ":" + id + "::/tmp:/bin/sh\n")) return failure;
+  if (Failure failure = write_new(etc + "/passwd",
+                                  "root:x:0:0::/:/usr/sbin/nologin\nfunction:x:" + id + ":" + id + "::/tmp:/bin/sh\n"))
+    return failure;
   if (Failure failure = write_new(etc + "/group", "root:x:0:\nfunction:x:" + id + ":\n")) return failure;
   return write_new(etc + "/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + order.hostname + "\n");
 }
@@ -131,9 +141,9 @@ Failure fill_from_host(const wire::Order& order) {
     if (Failure failure = mirror(path)) return failure;
   }
   if (Failure failure = make_identity(kBase + "/etc", order)) return failure;
-  for (const char* path : {"/etc/ssl", "/etc/ca-certificates.conf", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-                           "/etc/localtime", "/etc/alternatives", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/services",
-                           "/etc/protocols"}) {
+  for (const char* path : {"/etc/ssl", "/etc/ca-certificates.conf", "/etc/ld.so.cache", "/etc/ld.so.conf",
+                           "/etc/ld.so.conf.d", "/etc/localtime", "/etc/alternatives", "/etc/nsswitch.conf",
+                           "/etc/mime.types", "/etc/services", "/etc/protocols"}) {
     if (Failure failure = mirror(path)) return failure;
   }
   const std::string& directory = order.directory;
@@ -170,7 +180,9 @@ Failure stack_overlay(const wire::Order& order, std::string& root) {
   }
   // Bound to a fixed name first: overlay's options know no way to write every path.
   if (Failure failure = bind_read_only(order.directory, lower)) return failure;
-  if (Failure failure = do_mount("upper", upper, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=" + std::to_string(order.tmp_bytes))) return failure;
+  if (Failure failure =
+          do_mount("upper", upper, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=" + std::to_string(order.tmp_bytes)))
+    return failure;
   if (Failure failure = make_directories(upper + "/up")) return failure;
   if (Failure failure = make_directories(upper + "/work")) return failure;
   const std::string options = "lowerdir=" + lower + ",upperdir=" + upper + "/up,workdir=" + upper + "/work";
@@ -180,19 +192,22 @@ Failure stack_overlay(const wire::Order& order, std::string& root) {
   for (const char* name : {"/dev", "/proc"}) {
     // The image may hold a link there, which a mount would follow out of the new root: replace it in the upper layer.
     const std::string target = root + name;
-    if (::lstat(target.c_str(), &status) == 0 && !S_ISDIR(status.st_mode) && ::unlink(target.c_str()) != 0) return errno_failure("replace", target);
+    if (::lstat(target.c_str(), &status) == 0 && !S_ISDIR(status.st_mode) && ::unlink(target.c_str()) != 0)
+      return errno_failure("replace", target);
     if (Failure failure = make_directories(target)) return failure;
     if (Failure failure = do_mount((kBase + name).c_str(), target, nullptr, MS_MOVE)) return failure;
   }
   const std::string tmp = root + "/tmp";
-  if (::lstat(tmp.c_str(), &status) == 0 && !S_ISDIR(status.st_mode) && ::unlink(tmp.c_str()) != 0) return errno_failure("replace", tmp);
+  if (::lstat(tmp.c_str(), &status) == 0 && !S_ISDIR(status.st_mode) && ::unlink(tmp.c_str()) != 0)
+    return errno_failure("replace", tmp);
   return make_tmp(tmp, order);
 }
 
 }  // namespace
 
 Failure prepare_root(wire::Isolation isolation) {
-  if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return errno_failure("make private the mounts of", "/");
+  if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return errno_failure("make private the mounts of", "/");
   if (isolation == wire::Isolation::full) {
     // Ports below 1024 are ordinary ones in a network namespace of one's own.
     static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));

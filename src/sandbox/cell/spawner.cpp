@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
 #include <linux/netfilter.h>
 #include <poll.h>
 #include <sched.h>
@@ -64,7 +65,9 @@ void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, 0, 0, 0, 0));
   if (pid == 0) live_parked(place);
   if (pid < 0) {
-    send(wire::Writer(wire::Kind::not_forked).u32(serial).text(errno_failure("clone", "a cell into new namespaces").text));
+    send(wire::Writer(wire::Kind::not_forked)
+             .u32(serial)
+             .text(errno_failure("clone", "a cell into new namespaces").text));
     return;
   }
   children.push_back({serial, pid});
@@ -123,10 +126,15 @@ void Spawner::take_down() {
   }
   if (configuration.gateway != 0) {
     netlink::RouteSocket socket;
-    if (socket.open() == 0) socket.run(netlink::delete_address(1, configuration.gateway, 32));
+    if (socket.open() == 0) {
+      socket.run(netlink::delete_address(1, configuration.gateway, 32));
+      const std::uint32_t mask = htonl(~std::uint32_t{0} << (32 - wire::kRangePrefix));
+      socket.run(netlink::delete_unreachable_route(configuration.gateway & mask, wire::kRangePrefix));
+    }
   }
   if (!configuration.nft_table.empty()) netlink::delete_nft_table(NFPROTO_INET, configuration.nft_table);
-  if (!configuration.nft_publish_table.empty()) netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
+  if (!configuration.nft_publish_table.empty())
+    netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ Failure make_directories(const std::string& path) {
       // A read-only or foreign parent that already is a directory answers EROFS or EACCES: look before giving up.
       const int error = errno;
       struct stat status {};
-      if (::stat(part.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return failure_with(error, "make directory", part);
+      if (::stat(part.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))
+        return failure_with(error, "make directory", part);
     }
     if (end == std::string::npos) return {};
   }

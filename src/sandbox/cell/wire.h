@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // What the worker, its spawner and the cells say to each other: one datagram a message on SOCK_SEQPACKET socket pairs.
-// Both ends are the same build, so the encoding is plain: a u8 kind, then fixed-width numbers in the machine's byte order
-// and texts as u32 length + bytes. Included by the worker and by the static `cell` program; needs the C++ library only.
+// Both ends are the same build, so the encoding is plain: a u8 kind, then fixed-width numbers in the machine's byte
+// order and texts as u32 length + bytes. Included by the worker and by the static `cell` program; needs the C++ library
+// only.
 #pragma once
 
 #include <cstdint>
@@ -20,25 +21,27 @@ inline constexpr int kFdsMax = 16;
 inline constexpr int kSpawnerSocket = 3;
 // The link inside a cell.
 inline constexpr const char* kInnerLink = "eth0";
+// A worker has one range of 198.18.0.0/15 for its sandboxes: 4096 addresses.
+inline constexpr int kRangePrefix = 20;
 
 enum class Kind : std::uint8_t {
   // worker -> spawner
   configure,  // Configure; fds: whatever must stay open as long as the spawner lives (range and node locks)
-  park,       // u32 serial, u8 isolation, u8 has_network; fds: control socket, stdout, stderr, cgroup.procs of each cgroup
-  kill,       // u32 serial
+  park,  // u32 serial, u8 isolation, u8 has_network; fds: control socket, stdout, stderr, cgroup.procs of each cgroup
+  kill,  // u32 serial
   // spawner -> worker
-  forked,     // u32 serial, u32 pid
-  not_forked, // u32 serial, text
-  exited,     // u32 serial, u32 wait status
+  forked,      // u32 serial, u32 pid
+  not_forked,  // u32 serial, text
+  exited,      // u32 serial, u32 wait status
   // worker -> cell
   network,    // Network
   order,      // Order
   terminate,  // nothing: send TERM to the function
   // cell -> worker
-  parked,     // nothing
-  started,    // u32 root_us, u32 start_us
-  failed,     // u8 not_found, text: nothing runs; the cell ends by itself
-  ended,      // u32 exit code, u32 signal: of the function's process; the cell ends by itself
+  parked,   // nothing
+  started,  // u32 root_us, u32 start_us
+  failed,   // u8 not_found, text: nothing runs; the cell ends by itself
+  ended,    // u32 exit code, u32 signal: of the function's process; the cell ends by itself
 };
 
 enum class Isolation : std::uint8_t {
@@ -159,7 +162,12 @@ struct Order {
   std::string revision;
 
   void write(Writer& out) const {
-    out.u8(static_cast<std::uint8_t>(root)).text(directory).u64(tmp_bytes).text(builtin).texts(arguments).texts(environment);
+    out.u8(static_cast<std::uint8_t>(root))
+        .text(directory)
+        .u64(tmp_bytes)
+        .text(builtin)
+        .texts(arguments)
+        .texts(environment);
     out.text(working_directory).text(hostname).u32(uid).u32(port).u8(loopback_only).text(node).text(revision);
   }
   static Order read(Reader& in) {
@@ -183,8 +191,8 @@ struct Order {
 
 // Sends one message with file descriptors; 0 or an errno. Never raises SIGPIPE.
 int send_message(int socket, const std::string& bytes, const int* fds = nullptr, int fd_count = 0);
-// Receives one message: > 0 = its size, 0 = the peer is gone, < 0 = -errno (-EAGAIN when there is none and the socket does
-// not block). Received descriptors are close-on-exec and the caller's.
+// Receives one message: > 0 = its size, 0 = the peer is gone, < 0 = -errno (-EAGAIN when there is none and the socket
+// does not block). Received descriptors are close-on-exec and the caller's.
 long receive_message(int socket, std::string& bytes, std::vector<int>* fds, bool wait);
 
 }  // namespace dirigent::sandbox::wire

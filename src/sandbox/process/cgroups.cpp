@@ -54,8 +54,8 @@ void clear(const std::string& directory) {
   if (!std::filesystem::is_directory(directory, error)) return;
   for (int attempt = 0; attempt < 200; ++attempt) {
     std::vector<std::string> found{directory};
-    for (auto entry = std::filesystem::recursive_directory_iterator(directory, error); !error && entry != std::filesystem::recursive_directory_iterator();
-         entry.increment(error)) {
+    for (auto entry = std::filesystem::recursive_directory_iterator(directory, error);
+         !error && entry != std::filesystem::recursive_directory_iterator(); entry.increment(error)) {
       if (entry->is_directory(error)) found.push_back(entry->path().string());
     }
     std::reverse(found.begin(), found.end());
@@ -84,12 +84,14 @@ void Cgroups::add_tree(Tree tree) {
     // Controllers have to be handed down level by level; where the top has processes of its own the kernel refuses.
     const std::string top = parent.substr(0, parent.rfind('/'));
     for (const auto& level : {top, parent}) {
-      for (const char* controller : {"+memory", "+cpu", "+pids"}) static_cast<void>(write_value(level + "/cgroup.subtree_control", controller));
+      for (const char* controller : {"+memory", "+cpu", "+pids"})
+        static_cast<void>(write_value(level + "/cgroup.subtree_control", controller));
     }
   }
   if (!make_directory(tree.directory)) return;
   if (tree.is_v2) {
-    for (const char* controller : {"+memory", "+cpu", "+pids"}) static_cast<void>(write_value(tree.directory + "/cgroup.subtree_control", controller));
+    for (const char* controller : {"+memory", "+cpu", "+pids"})
+      static_cast<void>(write_value(tree.directory + "/cgroup.subtree_control", controller));
     const std::string handed_down = read_text(tree.directory + "/cgroup.subtree_control");
     const auto names = split(trim(handed_down), ' ');
     // In the hybrid layout a controller is on one side only.
@@ -132,7 +134,9 @@ Cgroups Cgroups::open(const std::string& node) {
       found.push_back(tree);
     } else if (after[0] == "cgroup") {
       const auto options = split(after[2], ',');
-      const auto has = [&](std::string_view name) { return std::find(options.begin(), options.end(), name) != options.end(); };
+      const auto has = [&](std::string_view name) {
+        return std::find(options.begin(), options.end(), name) != options.end();
+      };
       tree.has_memory = has("memory");
       tree.has_cpu = has("cpu");
       tree.has_pids = has("pids");
@@ -140,10 +144,17 @@ Cgroups Cgroups::open(const std::string& node) {
     }
   }
   for (auto& tree : found) cgroups.add_tree(std::move(tree));
-  const auto any = [&](bool Tree::*has) { return std::any_of(cgroups.trees_.begin(), cgroups.trees_.end(), [has](const Tree& t) { return t.*has; }); };
-  if (!any(&Tree::has_memory)) cgroups.weaknesses_.emplace_back("memory limits are not enforced: no memory cgroup controller can be used here");
-  if (!any(&Tree::has_cpu)) cgroups.weaknesses_.emplace_back("cpu shares and limits are not enforced: no cpu cgroup controller can be used here");
-  if (!any(&Tree::has_pids)) cgroups.weaknesses_.emplace_back("the number of processes is not limited: no pids cgroup controller can be used here");
+  const auto any = [&](bool Tree::* has) {
+    return std::any_of(cgroups.trees_.begin(), cgroups.trees_.end(), [has](const Tree& t) { return t.*has; });
+  };
+  if (!any(&Tree::has_memory))
+    cgroups.weaknesses_.emplace_back("memory limits are not enforced: no memory cgroup controller can be used here");
+  if (!any(&Tree::has_cpu))
+    cgroups.weaknesses_.emplace_back(
+        "cpu shares and limits are not enforced: no cpu cgroup controller can be used here");
+  if (!any(&Tree::has_pids))
+    cgroups.weaknesses_.emplace_back(
+        "the number of processes is not limited: no pids cgroup controller can be used here");
   return cgroups;
 }
 
@@ -152,10 +163,11 @@ Result<std::vector<int>> Cgroups::make(const std::string& cell) const {
   for (const auto& tree : trees_) {
     const std::string directory = tree.directory + "/" + cell;
     int fd = -1;
-    // A process that moves a whole process waits for the kernel's grace periods (7 to 11 ms); a thread that moves itself
-    // does not, and a cell has one thread. Version 2 knows no such file outside of threaded groups.
+    // A process that moves a whole process waits for the kernel's grace periods (7 to 11 ms); a thread that moves
+    // itself does not, and a cell has one thread. Version 2 knows no such file outside of threaded groups.
     const char* file = tree.is_v2 ? "/cgroup.procs" : "/tasks";
-    if (::mkdir(directory.c_str(), 0755) == 0 || errno == EEXIST) fd = ::open((directory + file).c_str(), O_WRONLY | O_CLOEXEC);
+    if (::mkdir(directory.c_str(), 0755) == 0 || errno == EEXIST)
+      fd = ::open((directory + file).c_str(), O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
       const int error = errno;
       for (const int opened : fds) ::close(opened);
@@ -204,7 +216,8 @@ Status Cgroups::set_limits(const std::string& cell, const CgroupLimits& limits) 
 std::uint64_t Cgroups::memory_kills(const std::string& cell) const {
   for (const auto& tree : trees_) {
     if (!tree.has_memory) continue;
-    return read_counter(tree.directory + "/" + cell + (tree.is_v2 ? "/memory.events" : "/memory.oom_control"), "oom_kill");
+    return read_counter(tree.directory + "/" + cell + (tree.is_v2 ? "/memory.events" : "/memory.oom_control"),
+                        "oom_kill");
   }
   return 0;
 }

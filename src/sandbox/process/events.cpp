@@ -182,7 +182,8 @@ SandboxEnd ProcessRuntime::describe_end(const CellPtr& cell, std::optional<int> 
     end.signal = WTERMSIG(*wait_status);
     end.exit_code = 128 + end.signal;
   }
-  const std::string how = end.signal != 0 ? fmt::format("was ended by signal {} ({})", end.signal, ::sigabbrev_np(end.signal) ? ::sigabbrev_np(end.signal) : "?")
+  const std::string how = end.signal != 0 ? fmt::format("was ended by signal {} ({})", end.signal,
+                                                        ::sigabbrev_np(end.signal) ? ::sigabbrev_np(end.signal) : "?")
                                           : fmt::format("exited with {}", end.exit_code);
   if (cell->state != CellState::parking && cgroups_.memory_kills(cell->name) > 0) {
     end.cause = EndCause::out_of_memory;

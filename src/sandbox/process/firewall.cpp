@@ -108,7 +108,8 @@ Result<std::unique_ptr<Firewall>> Firewall::open(const Tables& tables, const std
   ::nft_ctx_buffer_error(context);
   ::nft_ctx_buffer_output(context);
   auto firewall = std::make_unique<NftFirewall>(tables, context);
-  if (Status status = firewall->run(filter_commands(tables.filter, link_prefix)); !status) return failure(status.error());
+  if (Status status = firewall->run(filter_commands(tables.filter, link_prefix)); !status)
+    return failure(status.error());
   if (!tables.publish.empty()) {
     if (Status status = firewall->run(publish_commands(tables.publish)); !status) {
       firewall->close();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The rules around a worker's sandboxes, through libnftables in this process: one table that keeps sandboxes from opening
-// connections to the host, to each other and to the outside, and, when publishing, one with the map of published ports.
+// The rules around a worker's sandboxes, through libnftables in this process: one table that keeps sandboxes from
+// opening connections to the host, to each other and to the outside, and, when publishing, one with the map of
+// published ports.
 #pragma once
 
 #include <cstdint>

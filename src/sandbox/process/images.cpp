@@ -30,7 +30,8 @@ Status fill_exec(const Image& image, wire::Order& out) {
   struct stat status {};
   if (::stat(image.location.c_str(), &status) != 0) {
     return failure(errno == EACCES ? ErrorCode::permission_denied : ErrorCode::not_found,
-                   "cannot execute {}: {} (exec: names a program on the worker's host)", image.location, std::generic_category().message(errno));
+                   "cannot execute {}: {} (exec: names a program on the worker's host)", image.location,
+                   std::generic_category().message(errno));
   }
   if (!S_ISREG(status.st_mode) || (status.st_mode & 0111) == 0) {
     return failure(ErrorCode::not_found, "cannot execute {}: it is not an executable file", image.location);
@@ -46,10 +47,13 @@ Status fill_exec(const Image& image, wire::Order& out) {
 Status fill_root(const Image& image, const std::string& directory, wire::Order& out) {
   struct stat status {};
   if (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
-    return failure(ErrorCode::not_found, "cannot use {} as a root: there is no such directory on the worker's host", directory);
+    return failure(ErrorCode::not_found, "cannot use {} as a root: there is no such directory on the worker's host",
+                   directory);
   }
   if (out.arguments.empty()) {
-    return failure(ErrorCode::invalid_argument, "the image {} has no command of its own: give the program and its arguments as arguments", image.location);
+    return failure(ErrorCode::invalid_argument,
+                   "the image {} has no command of its own: give the program and its arguments as arguments",
+                   image.location);
   }
   out.root = wire::RootKind::overlay;
   out.directory = directory;
@@ -90,15 +94,18 @@ Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, co
       break;
     }
     case ImageKind::reference:
-      return failure(ErrorCode::not_found, "the process runtime cannot pull \"{}\": use builtin:, exec:, dir: or tar:, or a worker with another runtime",
-                     order.spec.image);
+      return failure(
+          ErrorCode::not_found,
+          "the process runtime cannot pull \"{}\": use builtin:, exec:, dir: or tar:, or a worker with another runtime",
+          order.spec.image);
   }
   if (!status) return failure(status.error());
   if (!order.spec.working_directory.empty()) out.working_directory = order.spec.working_directory;
   wire::Writer probe(wire::Kind::order);
   out.write(probe);
   if (probe.bytes().size() > wire::kMessageBytesMax) {
-    return failure(ErrorCode::invalid_argument, "arguments and environment take {} bytes, at most {} are possible", probe.bytes().size(), wire::kMessageBytesMax);
+    return failure(ErrorCode::invalid_argument, "arguments and environment take {} bytes, at most {} are possible",
+                   probe.bytes().size(), wire::kMessageBytesMax);
   }
   return out;
 }

@@ -21,7 +21,11 @@ namespace {
 
 // Locally administered, and the same bytes for the same end of the same cell.
 std::string mac_of(std::uint8_t end, std::uint32_t range, std::uint32_t number) {
-  const std::uint8_t bytes[6] = {0x02, 0xd1, end, static_cast<std::uint8_t>(range), static_cast<std::uint8_t>(number >> 8),
+  const std::uint8_t bytes[6] = {0x02,
+                                 0xd1,
+                                 end,
+                                 static_cast<std::uint8_t>(range),
+                                 static_cast<std::uint8_t>(number >> 8),
                                  static_cast<std::uint8_t>(number)};
   return std::string(reinterpret_cast<const char*>(bytes), sizeof bytes);
 }
@@ -45,7 +49,8 @@ Result<NameLock> NameLock::take(const std::string& name) {
   address.sun_family = AF_UNIX;
   const std::size_t size = std::min(name.size(), sizeof address.sun_path - 1);
   std::memcpy(address.sun_path + 1, name.data(), size);
-  if (::bind(lock.fd_, reinterpret_cast<sockaddr*>(&address), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size)) != 0) {
+  if (::bind(lock.fd_, reinterpret_cast<sockaddr*>(&address),
+             static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size)) != 0) {
     if (errno == EADDRINUSE) return failure(ErrorCode::already_exists, "{} is in use by another process", name);
     return errno_failure(errno, fmt::format("cannot take the name {}", name));
   }
@@ -64,10 +69,18 @@ Result<std::unique_ptr<Network>> Network::open(const std::string& node) {
     network->lock_ = std::move(*lock);
     claimed = true;
   }
-  if (!claimed) return failure(ErrorCode::exhausted, "all {} address ranges of 198.18.0.0/15 are taken: too many workers on this host", kRanges);
+  if (!claimed)
+    return failure(ErrorCode::exhausted,
+                   "all {} address ranges of 198.18.0.0/15 are taken: too many workers on this host", kRanges);
   if (const int error = network->socket_.open()) return errno_failure(error, "cannot open a netlink socket");
   if (const int error = network->socket_.run(netlink::add_address(1, network->gateway(), 32))) {
     return errno_failure(error, fmt::format("cannot add address {} to lo", to_dotted(network->gateway())));
+  }
+  // An address without a sandbox answers "unreachable" here. By the host's default route its packets would leave the
+  // host, and whoever answers there would pass for a sandbox.
+  if (const int error = network->socket_.run(netlink::add_unreachable_route(network->address_of(0), wire::kRangePrefix))) {
+    static_cast<void>(network->socket_.run(netlink::delete_address(1, network->gateway(), 32)));
+    return errno_failure(error, fmt::format("cannot add a route for {}/{}", to_dotted(network->address_of(0)), wire::kRangePrefix));
   }
   // Without a network interface of its own, a fresh namespace has lo down.
   static_cast<void>(network->socket_.run(netlink::set_up(1)));
@@ -93,13 +106,15 @@ Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, s
   std::vector<netlink::Request> requests;
   requests.push_back(netlink::add_host_route(index, address_of(number), gateway()));
   requests.push_back(netlink::add_neighbour(index, address_of(number), inner));
-  if (const int error = socket_.run(requests)) return errno_failure(error, fmt::format("cannot route {} to {}", to_dotted(address_of(number)), name));
+  if (const int error = socket_.run(requests))
+    return errno_failure(error, fmt::format("cannot route {} to {}", to_dotted(address_of(number)), name));
   return wire::Network{address_of(number), gateway(), outer};
 }
 
 void Network::remove_gateway() {
   const std::lock_guard lock(mutex_);
   static_cast<void>(socket_.run(netlink::delete_address(1, gateway(), 32)));
+  static_cast<void>(socket_.run(netlink::delete_unreachable_route(address_of(0), wire::kRangePrefix)));
 }
 
 void Network::wait_for_links(Duration patience) const {
@@ -107,7 +122,8 @@ void Network::wait_for_links(Duration patience) const {
   for (;;) {
     bool found = false;
     struct if_nameindex* links = ::if_nameindex();
-    for (auto* link = links; link != nullptr && link->if_index != 0; ++link) found = found || std::string_view(link->if_name).starts_with(link_prefix());
+    for (auto* link = links; link != nullptr && link->if_index != 0; ++link)
+      found = found || std::string_view(link->if_name).starts_with(link_prefix());
     if (links != nullptr) ::if_freenameindex(links);
     if (!found || std::chrono::steady_clock::now() > until) return;
     std::this_thread::sleep_for(2ms);

@@ -16,7 +16,7 @@
 
 namespace dirigent::sandbox {
 
-inline constexpr std::uint32_t kRangeSize = 4096;
+inline constexpr std::uint32_t kRangeSize = 1u << (32 - wire::kRangePrefix);
 inline constexpr std::uint32_t kRanges = 32;
 
 // A name that only one process of this network namespace can hold: an abstract unix socket, given back by the kernel.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The supply of parked cells. Everything slow about a sandbox (namespaces, a link, joining cgroups: the last waits for the
-// kernel's grace periods, 7 to 11 ms each on a quiet machine) is done here, ahead of the order and several at a time.
+// The supply of parked cells. Everything slow about a sandbox (namespaces, a link, joining cgroups: the last waits for
+// the kernel's grace periods, 7 to 11 ms each on a quiet machine) is done here, ahead of the order and several at a
+// time.
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,7 +26,8 @@ struct Ends {
 Result<Ends> make_ends() {
   Ends ends;
   int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno_failure(errno, "cannot make the control socket of a cell");
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return errno_failure(errno, "cannot make the control socket of a cell");
   ends.worker[0] = pair[0];
   ends.cell[0] = pair[1];
   for (int stream = 1; stream <= 2; ++stream) {
@@ -95,7 +97,9 @@ io::Task<void> ProcessRuntime::park(CellPtr cell) {
   Status sent;
   if (ends) {
     wire::Writer message(wire::Kind::park);
-    message.u32(cell->serial).u8(static_cast<std::uint8_t>(full_ ? wire::Isolation::full : wire::Isolation::user)).u8(network_ ? 1 : 0);
+    message.u32(cell->serial)
+        .u8(static_cast<std::uint8_t>(full_ ? wire::Isolation::full : wire::Isolation::user))
+        .u8(network_ ? 1 : 0);
     sent = closing_ ? Status(failure(ErrorCode::cancelled, "closing")) : spawner_.send(message, fds);
     cell->control.assign(ends->worker[0]);
     cell->output[0].assign(ends->worker[1]);
@@ -148,7 +152,9 @@ void ProcessRuntime::parked_or_not(const CellPtr& cell, const Status& status) {
     refill();
     return;
   }
-  const Error error = !status ? status.error() : cell->has_failed ? cell->error : Error{ErrorCode::cancelled, "the runtime is closing"};
+  const Error error = !status            ? status.error()
+                      : cell->has_failed ? cell->error
+                                         : Error{ErrorCode::cancelled, "the runtime is closing"};
   if (!cell->is_forked) ended(cell, std::nullopt);
   else kill(cell);
   if (closing_) return;
@@ -170,7 +176,8 @@ io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(Instant deadline) {
     parked_.pop_front();
     co_return cell;
   }
-  if (numbers_.empty()) co_return failure(ErrorCode::exhausted, "all {} sandbox addresses of this worker are in use", kRangeSize - 4);
+  if (numbers_.empty())
+    co_return failure(ErrorCode::exhausted, "all {} sandbox addresses of this worker are in use", kRangeSize - 4);
   const auto waiter = std::make_shared<Waiter>(loop_);
   waiters_.push_back(waiter);
   refill();
@@ -199,7 +206,8 @@ io::Task<void> ProcessRuntime::tend_pool() {
     const std::size_t decayed = demand_ - (demand_ + 7) / 8;
     demand_ = std::max(recent_launches_, decayed);
     recent_launches_ = 0;
-    for (std::size_t surplus = parked_.size() > parked_wanted() ? parked_.size() - parked_wanted() : 0; surplus > 0; --surplus) {
+    for (std::size_t surplus = parked_.size() > parked_wanted() ? parked_.size() - parked_wanted() : 0; surplus > 0;
+         --surplus) {
       const CellPtr cell = parked_.back();
       parked_.pop_back();
       kill(cell);

@@ -14,7 +14,8 @@ namespace {
 
 using Executor = asio::io_context::executor_type;
 using Socket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
-using Timer = asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+using Timer =
+    asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
 constexpr Duration kFirstPatience = 3ms;
 
@@ -57,7 +58,8 @@ io::Task<bool> probe_address(io::Loop& loop, std::string address, std::string re
   std::error_code error;
   const auto ip = asio::ip::make_address(address.substr(0, colon), error);
   const auto port = colon == std::string::npos ? std::nullopt : parse_integer(address.substr(colon + 1));
-  if (error || !port || *port < 1 || *port > 65535) co_return failure(ErrorCode::invalid_argument, "cannot probe \"{}\": not an address and port", address);
+  if (error || !port || *port < 1 || *port > 65535)
+    co_return failure(ErrorCode::invalid_argument, "cannot probe \"{}\": not an address and port", address);
   const asio::ip::tcp::endpoint endpoint(ip, static_cast<std::uint16_t>(*port));
   const Instant end = io::Loop::now() + timeout;
   Duration patience = kFirstPatience;

@@ -35,7 +35,8 @@ Result<NameLock> take_node(const std::string& node) {
     auto lock = NameLock::take("dirigent-node-" + node);
     if (lock || lock.error().code != ErrorCode::already_exists || io::Loop::now() > until) {
       if (!lock && lock.error().code == ErrorCode::already_exists) {
-        return failure(ErrorCode::already_exists, "a worker of node {} is running on this host already: stop it, or choose another node id", node);
+        return failure(ErrorCode::already_exists,
+                       "a worker of node {} is running on this host already: stop it, or choose another node id", node);
       }
       return lock;
     }
@@ -49,7 +50,10 @@ Status forward_packets() {
   if (char digit = '0'; now.get(digit) && digit != '0') return {};
   std::ofstream next(kPath);
   next << "1" << std::flush;
-  if (!next) return failure(ErrorCode::permission_denied, "cannot switch on {}: published sandboxes would not be reachable (run as root, or set it yourself)", kPath);
+  if (!next)
+    return failure(ErrorCode::permission_denied,
+                   "cannot switch on {}: published sandboxes would not be reachable (run as root, or set it yourself)",
+                   kPath);
   return {};
 }
 
@@ -62,7 +66,8 @@ Result<std::uint16_t> free_port() {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
-  const bool worked = ::bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  const bool worked = ::bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                      ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
   const int error = errno;
   ::close(fd);
   if (!worked) return errno_failure(error, "cannot find a free port on 127.0.0.1");
@@ -76,9 +81,14 @@ std::unique_ptr<Runtime> make_process_runtime(io::Loop& loop, ProcessRuntimeOpti
 }
 
 ProcessRuntime::ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options)
-    : loop_(loop), options_(std::move(options)), group_(loop, "sandbox"), spawner_socket_(loop.context().get_executor()) {}
+    : loop_(loop),
+      options_(std::move(options)),
+      group_(loop, "sandbox"),
+      spawner_socket_(loop.context().get_executor()) {}
 
-ProcessRuntime::~ProcessRuntime() { ASSERT(!opened_, "the process runtime of node {} was not closed", options_.node.value); }
+ProcessRuntime::~ProcessRuntime() {
+  ASSERT(!opened_, "the process runtime of node {} was not closed", options_.node.value);
+}
 
 Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOptions& options, bool full) {
   Opened parts;
@@ -87,8 +97,10 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
   parts.node_lock = std::move(*lock);
   if (!full) {
     parts.weaknesses = {
-        "sandboxes share the host's network and can connect wherever this user can: run the worker as root for a network of their own",
-        "all sandboxes run as the worker's own user, kept apart by user, mount and pid namespaces only: run the worker as root for a user each",
+        "sandboxes share the host's network and can connect wherever this user can: run the worker as root for a "
+        "network of their own",
+        "all sandboxes run as the worker's own user, kept apart by user, mount and pid namespaces only: run the worker "
+        "as root for a user each",
         "memory, cpu and process limits are not enforced: run the worker as root",
     };
     return parts;
@@ -106,7 +118,9 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
     parts.network->remove_gateway();
     return failure(firewall.error().within("cannot publish sandboxes"));
   } else {
-    parts.weaknesses.push_back("sandboxes can reach services of this host and, where it forwards packets, each other: " + firewall.error().message);
+    parts.weaknesses.push_back(
+        "sandboxes can reach services of this host and, where it forwards packets, each other: " +
+        firewall.error().message);
   }
   if (!options.publish_host.empty()) {
     if (Status status = forward_packets(); !status) {
@@ -119,8 +133,10 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
 }
 
 io::Task<void> ProcessRuntime::open() {
-  full_ = options_.isolation == ProcessIsolation::full || (options_.isolation == ProcessIsolation::automatic && ::geteuid() == 0);
-  if (!full_ && !options_.publish_host.empty()) co_return failure(ErrorCode::unsupported, "sandboxes can be published only by a worker that runs as root");
+  full_ = options_.isolation == ProcessIsolation::full ||
+          (options_.isolation == ProcessIsolation::automatic && ::geteuid() == 0);
+  if (!full_ && !options_.publish_host.empty())
+    co_return failure(ErrorCode::unsupported, "sandboxes can be published only by a worker that runs as root");
   helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
   auto open_all = [options = options_, full = full_] { return open_parts(options, full); };
   auto parts = co_await helpers_->run(std::move(open_all));
@@ -136,7 +152,8 @@ io::Task<void> ProcessRuntime::open() {
   next_serial_ = static_cast<std::uint32_t>(entropy_seed() & 0xffffff);
   // 0 is the range's own name, 1 the gateway, the last one is left out as a broadcast address would be.
   for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) numbers_.push_back(number);
-  for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port) published_ports_.push_back(static_cast<std::uint16_t>(port));
+  for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port)
+    published_ports_.push_back(static_cast<std::uint16_t>(port));
   if (Status status = start_spawner(); !status) {
     if (firewall_) firewall_->close();
     if (network_) network_->remove_gateway();
@@ -182,8 +199,10 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   const Instant began = io::Loop::now();
   ASSERT(opened_, "launch() before open()");
   if (closing_) co_return failure(ErrorCode::unavailable, "the worker is stopping");
-  if (by_id_.contains(order.id)) co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
-  if (by_id_.size() >= options_.sandboxes_max) co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", by_id_.size());
+  if (by_id_.contains(order.id))
+    co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
+  if (by_id_.size() >= options_.sandboxes_max)
+    co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", by_id_.size());
   auto port = choose_port(order);
   if (!port) co_return failure(port.error());
   ImageSettings settings{options_.node.value, options_.image_cache, options_.tmp_max};
@@ -206,17 +225,20 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
     if ((*cell)->state == CellState::parked) parked_.push_front(*cell);
     co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
   }
-  if ((*cell)->state != CellState::parked || closing_) co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
+  if ((*cell)->state != CellState::parked || closing_)
+    co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
   co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), phases);
 }
 
-io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, StartPhases phases) {
+io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, wire::Order wire_order,
+                                             StartPhases phases) {
   const Instant began = io::Loop::now();
   cell->id = order.id;
   cell->function = order.function.value;
   cell->state = CellState::ordered;
   by_id_[order.id] = cell;
-  const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};
+  const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit,
+                            order.spec.pids_max};
   if (Status limited = cgroups_.set_limits(cell->name, limits); !limited) {
     kill(cell);
     co_return failure(limited.error().within("cannot limit the sandbox"));
@@ -241,7 +263,9 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
     started = failure(ErrorCode::cancelled, "cancelled");
   }
   if (!started || cell->has_failed || (cell->state == CellState::ended && cell->root_us == 0)) {
-    Error error = !started ? started.error().within("the sandbox did not start") : cell->has_failed ? cell->error : Error{ErrorCode::unavailable, "the sandbox did not start: " + cell->end->detail};
+    Error error = !started           ? started.error().within("the sandbox did not start")
+                  : cell->has_failed ? cell->error
+                                     : Error{ErrorCode::unavailable, "the sandbox did not start: " + cell->end->detail};
     kill(cell);
     if (started) static_cast<void>(co_await cell->gone.wait(io::Loop::now() + kKillPatience));
     co_return failure(std::move(error));
@@ -267,10 +291,14 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
 }
 
 io::Task<void> ProcessRuntime::publish(CellPtr cell, std::uint16_t port) {
-  if (published_ports_.empty()) co_return failure(ErrorCode::exhausted, "every port of {}..{} is published already", options_.publish_port_first, options_.publish_port_last);
+  if (published_ports_.empty())
+    co_return failure(ErrorCode::exhausted, "every port of {}..{} is published already", options_.publish_port_first,
+                      options_.publish_port_last);
   const std::uint16_t outer = published_ports_.front();
   published_ports_.pop_front();
-  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->number))] { return firewall_->publish(outer, host, port); };
+  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->number))] {
+    return firewall_->publish(outer, host, port);
+  };
   Status added = co_await helpers_->run(std::move(add));
   if (!added) {
     published_ports_.push_back(outer);
@@ -293,7 +321,8 @@ io::Task<void> ProcessRuntime::remove(SandboxId id, Duration grace) {
   if (cell->state != CellState::ended) {
     cell->stop_requested = true;
     const bool can_be_asked = cell->state == CellState::running && grace > Duration::zero();
-    if (can_be_asked) static_cast<void>(wire::send_message(cell->control.native_handle(), wire::Writer(wire::Kind::terminate).bytes()));
+    if (can_be_asked)
+      static_cast<void>(wire::send_message(cell->control.native_handle(), wire::Writer(wire::Kind::terminate).bytes()));
     Status ended_by_itself = failure(ErrorCode::timed_out, "not asked");
     if (can_be_asked) ended_by_itself = co_await cell->gone.wait(io::Loop::now() + grace);
     if (!ended_by_itself) kill(cell);
@@ -307,12 +336,17 @@ io::Task<bool> ProcessRuntime::probe(SandboxId id, std::string ready_path, Durat
   const auto found = by_id_.find(id);
   if (found == by_id_.end() || found->second->state != CellState::running) co_return false;
   std::string address = found->second->direct;
-  co_return co_await probe_address(loop_, std::move(address), std::move(ready_path), timeout);
+  Result<bool> answered = co_await probe_address(loop_, std::move(address), std::move(ready_path), timeout);
+  // It may have ended meanwhile; then whatever answered was not it.
+  const auto still = by_id_.find(id);
+  if (still == by_id_.end() || still->second->state != CellState::running) co_return false;
+  co_return answered;
 }
 
 std::vector<LogLine> ProcessRuntime::logs(SandboxId id, std::size_t lines_max) const {
   if (const auto found = by_id_.find(id); found != by_id_.end()) return found->second->logs->newest(lines_max);
-  const auto kept = std::find_if(kept_logs_.rbegin(), kept_logs_.rend(), [id](const KeptLogs& k) { return k.id == id; });
+  const auto kept =
+      std::find_if(kept_logs_.rbegin(), kept_logs_.rend(), [id](const KeptLogs& k) { return k.id == id; });
   if (kept == kept_logs_.rend()) return {};
   return kept->logs->newest(lines_max);
 }

@@ -19,7 +19,8 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// A memory file that nobody can write to any more: a sandbox that reaches its own /proc/self/exe finds nothing to change.
+// A memory file that nobody can write to any more: a sandbox that reaches its own /proc/self/exe finds nothing to
+// change.
 Result<int> make_program() {
   const std::span<const char> bytes(dirigent_cell_begin, dirigent_cell_end);
 #ifndef MFD_EXEC

@@ -122,7 +122,8 @@ Result<std::string> Extractor::read_data(std::uint64_t size, std::size_t size_ma
 Status Extractor::check_sum(const std::array<char, kBlock>& block) const {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < kBlock; ++i) sum += i >= 148 && i < 156 ? ' ' : static_cast<unsigned char>(block[i]);
-  if (sum != octal(block.data() + 148, 8)) return corrupt("a header's checksum is wrong (only plain tar files are read: decompress it first)");
+  if (sum != octal(block.data() + 148, 8))
+    return corrupt("a header's checksum is wrong (only plain tar files are read: decompress it first)");
   return {};
 }
 
@@ -132,7 +133,8 @@ Status Extractor::apply_pax(const std::string& records) {
   while (!rest.empty()) {
     const std::size_t blank = rest.find(' ');
     const auto length = blank == std::string_view::npos ? std::nullopt : parse_integer(rest.substr(0, blank));
-    if (!length || *length <= static_cast<std::int64_t>(blank) + 1 || *length > static_cast<std::int64_t>(rest.size())) return corrupt("a pax header in it is malformed");
+    if (!length || *length <= static_cast<std::int64_t>(blank) + 1 || *length > static_cast<std::int64_t>(rest.size()))
+      return corrupt("a pax header in it is malformed");
     const std::string_view record = rest.substr(blank + 1, static_cast<std::size_t>(*length) - blank - 2);
     rest.remove_prefix(static_cast<std::size_t>(*length));
     const std::size_t equals = record.find('=');
@@ -182,9 +184,12 @@ Status Extractor::run() {
     if (!next_path_.empty()) entry.path = std::exchange(next_path_, {});
     if (!next_target_.empty()) entry.target = std::exchange(next_target_, {});
     if (next_size_) entry.size = *std::exchange(next_size_, std::nullopt);
-    if (++entries_ > kEntriesMax) return failure(ErrorCode::exhausted, "cannot unpack {}: it has more than {} entries", file_, kEntriesMax);
+    if (++entries_ > kEntriesMax)
+      return failure(ErrorCode::exhausted, "cannot unpack {}: it has more than {} entries", file_, kEntriesMax);
     bytes_ += entry.size;
-    if (entry.size > kBytesMax || bytes_ > kBytesMax) return failure(ErrorCode::exhausted, "cannot unpack {}: it is larger than {}", file_, format_bytes(Bytes{static_cast<std::int64_t>(kBytesMax)}));
+    if (entry.size > kBytesMax || bytes_ > kBytesMax)
+      return failure(ErrorCode::exhausted, "cannot unpack {}: it is larger than {}", file_,
+                     format_bytes(Bytes{static_cast<std::int64_t>(kBytesMax)}));
     if (Status status = extract(entry); !status) return status;
   }
   if (entries_ == 0) return corrupt("it has no entries");
@@ -219,14 +224,17 @@ Result<int> Extractor::open_parent(const std::string& path, std::string& name, b
   const std::string directory = slash == std::string::npos ? "" : path.substr(0, slash);
   int fd = open_inside(directory, O_PATH | O_DIRECTORY);
   if (fd >= 0) return fd;
-  if (errno != ENOENT || !make || directory.empty()) return errno_failure(errno, fmt::format("cannot unpack {}: cannot open directory \"{}\"", file_, directory));
+  if (errno != ENOENT || !make || directory.empty())
+    return errno_failure(errno, fmt::format("cannot unpack {}: cannot open directory \"{}\"", file_, directory));
   std::string last;
   auto parent = open_parent(directory, last, true);
   if (!parent) return parent;
   const Fd holder(*parent);
-  if (::mkdirat(holder.value, last.c_str(), 0755) != 0 && errno != EEXIST) return errno_failure(errno, fmt::format("cannot unpack {}: cannot make directory \"{}\"", file_, directory));
+  if (::mkdirat(holder.value, last.c_str(), 0755) != 0 && errno != EEXIST)
+    return errno_failure(errno, fmt::format("cannot unpack {}: cannot make directory \"{}\"", file_, directory));
   fd = open_inside(directory, O_PATH | O_DIRECTORY);
-  if (fd < 0) return errno_failure(errno, fmt::format("cannot unpack {}: cannot open directory \"{}\"", file_, directory));
+  if (fd < 0)
+    return errno_failure(errno, fmt::format("cannot unpack {}: cannot open directory \"{}\"", file_, directory));
   return fd;
 }
 
@@ -240,7 +248,9 @@ Status Extractor::extract(const Entry& entry) {
   auto parent = open_parent(*path, name, true);
   if (!parent) return failure(parent.error());
   const Fd holder(*parent);
-  const auto failed = [&](std::string_view what) { return errno_failure(errno, fmt::format("cannot unpack {}: cannot {} \"{}\"", file_, what, *path)); };
+  const auto failed = [&](std::string_view what) {
+    return errno_failure(errno, fmt::format("cannot unpack {}: cannot {} \"{}\"", file_, what, *path));
+  };
   struct stat status {};
   const bool exists = ::fstatat(holder.value, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
   if (entry.type == '5') {
@@ -254,10 +264,12 @@ Status Extractor::extract(const Entry& entry) {
     return {};
   }
   // A later entry replaces an earlier one of the same name, as tar does; it never writes through it.
-  if (exists && ::unlinkat(holder.value, name.c_str(), S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0) != 0) return failed("replace");
+  if (exists && ::unlinkat(holder.value, name.c_str(), S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0) != 0)
+    return failed("replace");
   if (entry.type == '0' || entry.type == '7') return write_file(holder.value, name, entry);
   if (entry.type == '2') {
-    if (entry.target.empty() || entry.target.size() > kNameBytesMax) return refused("the link without a usable target", entry.path);
+    if (entry.target.empty() || entry.target.size() > kNameBytesMax)
+      return refused("the link without a usable target", entry.path);
     if (::symlinkat(entry.target.c_str(), holder.value, name.c_str()) != 0) return failed("make link");
     return {};
   }
@@ -268,9 +280,11 @@ Status Extractor::extract(const Entry& entry) {
     auto target_parent = open_parent(*target, target_name, false);
     if (!target_parent) return failure(target_parent.error());
     const Fd target_holder(*target_parent);
-    if (::fstatat(target_holder.value, target_name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) return failed("find the target of the hard link");
+    if (::fstatat(target_holder.value, target_name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0)
+      return failed("find the target of the hard link");
     if (!S_ISREG(status.st_mode)) return refused("the hard link to something that is not a file", entry.path);
-    if (::linkat(target_holder.value, target_name.c_str(), holder.value, name.c_str(), 0) != 0) return failed("make hard link");
+    if (::linkat(target_holder.value, target_name.c_str(), holder.value, name.c_str(), 0) != 0)
+      return failed("make hard link");
     return {};
   }
   return refused(fmt::format("the entry of unknown type {:#x}", static_cast<unsigned char>(entry.type)), entry.path);
@@ -279,7 +293,9 @@ Status Extractor::extract(const Entry& entry) {
 Status Extractor::write_file(int parent, const std::string& name, const Entry& entry) {
   // No set-user-id, set-group-id or sticky bits, and no extended attributes: none can give a function more rights.
   const Fd file(::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  const auto failed = [&](std::string_view what) { return errno_failure(errno, fmt::format("cannot unpack {}: cannot {} \"{}\"", file_, what, entry.path)); };
+  const auto failed = [&](std::string_view what) {
+    return errno_failure(errno, fmt::format("cannot unpack {}: cannot {} \"{}\"", file_, what, entry.path));
+  };
   if (file.value < 0) return failed("create");
   std::array<char, kBlock * 128> buffer{};
   std::uint64_t left = entry.size;
@@ -311,17 +327,21 @@ Result<std::string> unpack_tar(const std::string& file, const std::string& cache
   const Fd archive(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status {};
   if (archive.value < 0 || ::fstat(archive.value, &status) != 0) {
-    return failure(errno == EACCES ? ErrorCode::permission_denied : ErrorCode::not_found, "cannot open {}: {} (tar: names a file on the worker's host)", file,
+    return failure(errno == EACCES ? ErrorCode::permission_denied : ErrorCode::not_found,
+                   "cannot open {}: {} (tar: names a file on the worker's host)", file,
                    std::generic_category().message(errno));
   }
   if (!S_ISREG(status.st_mode)) return failure(ErrorCode::not_found, "cannot unpack {}: it is not a file", file);
   // The file's identity and change time: a rewritten file is another image.
-  const std::string name = fmt::format("{:x}-{:x}-{:x}-{:x}-{:x}", status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+  const std::string name = fmt::format("{:x}-{:x}-{:x}-{:x}-{:x}", status.st_dev, status.st_ino, status.st_size,
+                                       status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
   const std::string directory = cache + "/" + name;
   if (::access(directory.c_str(), F_OK) == 0) return directory;
   std::error_code error;
   std::filesystem::create_directories(cache, error);
-  if (error) return failure(ErrorCode::unavailable, "cannot make the image cache {}: {} (set image_cache)", cache, error.message());
+  if (error)
+    return failure(ErrorCode::unavailable, "cannot make the image cache {}: {} (set image_cache)", cache,
+                   error.message());
   const std::string partial = fmt::format("{}/partial-{:016x}", cache, entropy_seed());
   if (::mkdir(partial.c_str(), 0755) != 0) return errno_failure(errno, fmt::format("cannot make {}", partial));
   Status unpacked;

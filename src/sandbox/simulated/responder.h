@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A tiny HTTP/1.1 server that gives the same answer to every request: what the addresses of simulated sandboxes lead to.
+// A tiny HTTP/1.1 server that gives the same answer to every request: what the addresses of simulated sandboxes lead
+// to.
 #pragma once
 
 #include <asio/ip/tcp.hpp>

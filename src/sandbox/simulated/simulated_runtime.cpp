@@ -22,7 +22,8 @@ class SimulatedRuntime final : public Runtime {
 
   io::Task<void> open() override {
     if (options_.serve) {
-      if (Status status = responder_.open(options_.publish_host.empty() ? "127.0.0.1" : "0.0.0.0"); !status) co_return status;
+      if (Status status = responder_.open(options_.publish_host.empty() ? "127.0.0.1" : "0.0.0.0"); !status)
+        co_return status;
     }
     opened_ = true;
     co_return Status{};
@@ -33,8 +34,10 @@ class SimulatedRuntime final : public Runtime {
   io::Task<Launched> launch(StartSandbox order) override {
     ASSERT(opened_, "launch() before open()");
     if (closing_) co_return failure(ErrorCode::unavailable, "the worker is stopping");
-    if (sandboxes_.contains(order.id)) co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
-    if (sandboxes_.size() >= options_.sandboxes_max) co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", sandboxes_.size());
+    if (sandboxes_.contains(order.id))
+      co_return failure(ErrorCode::already_exists, "sandbox {} is there already", to_string(order.id));
+    if (sandboxes_.size() >= options_.sandboxes_max)
+      co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", sandboxes_.size());
     const Duration time = draw(options_.start_time, rng_);
     const bool fails = rng_.unit() < options_.failure_rate;
     auto sandbox = std::make_shared<Sandbox>(loop_);
@@ -49,16 +52,19 @@ class SimulatedRuntime final : public Runtime {
     const bool was_cancelled = !waited && waited.error().code == ErrorCode::cancelled;
     if (waited || was_cancelled || fails) {
       forget(order.id, sandbox);
-      if (waited) co_return failure(ErrorCode::cancelled, "sandbox {} was removed while it started", to_string(order.id));
+      if (waited)
+        co_return failure(ErrorCode::cancelled, "sandbox {} was removed while it started", to_string(order.id));
       if (was_cancelled) co_return failure(waited.error());
       co_return failure(ErrorCode::unavailable, "the simulated start failed (failure_rate {})", options_.failure_rate);
     }
     sandbox->running = true;
-    sandbox->logs.push_back({io::Loop::wall_now(), false, "simulated " + revision_name(order.function, order.revision)});
+    sandbox->logs.push_back(
+        {io::Loop::wall_now(), false, "simulated " + revision_name(order.function, order.revision)});
     Launched launched;
     launched.address.host_id = options_.host_id;
     launched.address.direct = address(order);
-    if (options_.serve && !options_.publish_host.empty()) launched.address.published = fmt::format("{}:{}", options_.publish_host, responder_.port());
+    if (options_.serve && !options_.publish_host.empty())
+      launched.address.published = fmt::format("{}:{}", options_.publish_host, responder_.port());
     launched.phases.start = time;
     co_return launched;
   }
@@ -81,7 +87,9 @@ class SimulatedRuntime final : public Runtime {
     return found->second->logs;
   }
 
-  [[nodiscard]] std::vector<std::string> weaknesses() const override { return {"sandboxes are simulated: no function runs and no limit is enforced"}; }
+  [[nodiscard]] std::vector<std::string> weaknesses() const override {
+    return {"sandboxes are simulated: no function runs and no limit is enforced"};
+  }
 
   io::Task<void> close() override {
     if (!opened_) co_return Status{};

@@ -23,7 +23,8 @@ double normal(Rng& rng) {
 Result<Duration> parse_time(std::string_view word, std::string_view text) {
   auto time = parse_duration(trim(word));
   if (!time) return failure(time.error().within(fmt::format("start time \"{}\"", text)));
-  if (*time < Duration::zero()) return failure(ErrorCode::invalid_argument, "start time \"{}\": \"{}\" is negative", text, word);
+  if (*time < Duration::zero())
+    return failure(ErrorCode::invalid_argument, "start time \"{}\": \"{}\" is negative", text, word);
   return time;
 }
 
@@ -44,7 +45,8 @@ Result<StartTime> read_samples(const std::string& path) {
     if (!time) return failure(time.error().within(fmt::format("{} line {}", path, number)));
     sampled.samples.push_back(*time);
   }
-  if (sampled.samples.empty()) return failure(ErrorCode::invalid_argument, "{} has no start times: write one a line", path);
+  if (sampled.samples.empty())
+    return failure(ErrorCode::invalid_argument, "{} has no start times: write one a line", path);
   return sampled;
 }
 
@@ -62,17 +64,22 @@ Result<StartTime> parse_start_time(std::string_view text) {
   }
   if (kind == "uniform" || kind == "lognormal") {
     const auto words = split(rest, ',');
-    if (words.size() != 2) return failure(ErrorCode::invalid_argument, "start time \"{}\": {} takes two durations with a comma between", text, kind);
+    if (words.size() != 2)
+      return failure(ErrorCode::invalid_argument, "start time \"{}\": {} takes two durations with a comma between",
+                     text, kind);
     auto low = parse_time(words[0], text);
     if (!low) return failure(low.error());
     auto high = parse_time(words[1], text);
     if (!high) return failure(high.error());
-    if (*high < *low) return failure(ErrorCode::invalid_argument, "start time \"{}\": the second duration is below the first", text);
+    if (*high < *low)
+      return failure(ErrorCode::invalid_argument, "start time \"{}\": the second duration is below the first", text);
     if (kind == "uniform") return UniformTime{*low, *high};
-    if (*low == Duration::zero()) return failure(ErrorCode::invalid_argument, "start time \"{}\": the p50 must be above 0", text);
+    if (*low == Duration::zero())
+      return failure(ErrorCode::invalid_argument, "start time \"{}\": the p50 must be above 0", text);
     return LognormalTime{*low, *high};
   }
-  return failure(ErrorCode::invalid_argument, "start time \"{}\" is none of constant:T, uniform:A,B, lognormal:P50,P99, file:PATH", text);
+  return failure(ErrorCode::invalid_argument,
+                 "start time \"{}\" is none of constant:T, uniform:A,B, lognormal:P50,P99, file:PATH", text);
 }
 
 Duration draw(const StartTime& distribution, Rng& rng) {

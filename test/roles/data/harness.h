@@ -121,6 +121,23 @@ class Event {
   bool is_set_ = false;
 };
 
+// A text that the test changes and the threads of sandboxes read.
+class SharedText {
+ public:
+  void operator=(std::string text) {
+    const std::lock_guard lock(mutex_);
+    text_ = std::move(text);
+  }
+  std::string get() const {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string text_;
+};
+
 class Plane {
  public:
   explicit Plane(std::function<void(roles::ProxyOptions&)> adjust = {});

@@ -115,9 +115,9 @@ TEST_CASE("odd but legal requests reach the function") {
 }
 
 TEST_CASE("broken responses: a 502 while nothing was sent, never a false 200") {
-  std::string answer;
+  SharedText answer;
   FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
-    if (read_request(wire)) wire.write(answer);
+    if (read_request(wire)) wire.write(answer.get());
   });
   Plane plane;
   plane.route("f", {sandbox.address()});
@@ -144,7 +144,7 @@ TEST_CASE("broken responses: a 502 while nothing was sent, never a false 200") {
   };
   for (const auto& one : answers) {
     answer = one;
-    INFO(answer.substr(0, 100));
+    INFO(one.substr(0, 100));
     const Response response = fetch(plane.address(), "POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 2\r\n\r\nhi");
     CHECK(response.status == 502);
     CHECK(response.body.find("\"ran\":\"maybe\"") != std::string::npos);
@@ -154,9 +154,9 @@ TEST_CASE("broken responses: a 502 while nothing was sent, never a false 200") {
 }
 
 TEST_CASE("broken bodies: the client's connection breaks, and no byte beyond the framing gets through") {
-  std::string answer;
+  SharedText answer;
   FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
-    if (read_request(wire)) wire.write(answer);
+    if (read_request(wire)) wire.write(answer.get());
   });
   Plane plane;
   plane.route("f", {sandbox.address()});
