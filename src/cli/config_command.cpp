@@ -37,7 +37,8 @@ std::string help() {
 }
 
 // The output is a configuration file again.
-int show(const std::vector<std::string>& sections, const Arguments& flags, Terminal& terminal, const Environment& environment) {
+int show(const std::vector<std::string>& sections, const Arguments& flags, Terminal& terminal,
+         const Environment& environment) {
   int status = 0;
   for (const auto& section : sections) {
     auto merged = load_settings(section, flags, environment);
@@ -49,7 +50,8 @@ int show(const std::vector<std::string>& sections, const Arguments& flags, Termi
     for (const Setting& setting : settings_of(section)) {
       const Value& value = (*merged)[setting.key];
       if (value.origin == "default" && !flags.is_on("effective")) continue;
-      rows.push_back({fmt::format("{} = {}", setting.key, shown_value(setting, value)), fmt::format("# {}", value.origin)});
+      rows.push_back(
+          {fmt::format("{} = {}", setting.key, shown_value(setting, value)), fmt::format("# {}", value.origin)});
     }
     if (auto checked = check_options(*merged); !checked) {
       terminal.error(checked.error().message);
@@ -102,12 +104,15 @@ int run_config(const std::vector<std::string>& words, Terminal terminal, const E
   if (!given.empty() && given[0] == "show") {
     if (given.size() == 1) return show(role_names(), *arguments, terminal, environment);
     const auto& roles = role_names();
-    if (std::find(roles.begin(), roles.end(), given[1]) != roles.end()) return show({given[1]}, *arguments, terminal, environment);
+    if (std::find(roles.begin(), roles.end(), given[1]) != roles.end())
+      return show({given[1]}, *arguments, terminal, environment);
     terminal.error(fmt::format("unknown role \"{}\"{}", given[1], did_you_mean_suffix(given[1], roles)), hints);
     return 2;
   }
   const std::vector<std::string> verbs{"show", "validate"};
-  terminal.error(given.empty() ? "config needs show or validate" : fmt::format("unknown word \"{}\"{}", given[0], did_you_mean_suffix(given[0], verbs)), hints);
+  terminal.error(given.empty() ? "config needs show or validate"
+                               : fmt::format("unknown word \"{}\"{}", given[0], did_you_mean_suffix(given[0], verbs)),
+                 hints);
   return 2;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// `dirigent config show` and `dirigent config validate`, and what both share with the roles: reading the file that --config
-// or DIRIGENT_CONFIG names.
+// `dirigent config show` and `dirigent config validate`, and what both share with the roles: reading the file that
+// --config or DIRIGENT_CONFIG names.
 #pragma once
 
 #include <string>

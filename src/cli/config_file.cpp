@@ -32,7 +32,8 @@ class Reader {
       auto entry = read_entry();
       if (!entry) return failure(entry.error());
       entry->section = section;
-      const auto same = std::find_if(entries.begin(), entries.end(), [&](const ConfigEntry& e) { return e.section == section && e.key == entry->key; });
+      const auto same = std::find_if(entries.begin(), entries.end(),
+                                     [&](const ConfigEntry& e) { return e.section == section && e.key == entry->key; });
       if (same != entries.end()) return wrong(fmt::format("{} was set in line {} already", entry->key, same->line));
       entries.push_back(std::move(*entry));
     }

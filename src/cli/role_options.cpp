@@ -29,7 +29,9 @@ class Binder {
     }
   }
 
-  void text(std::string_view key, std::string& out) { out = settings_[key].texts.empty() ? "" : settings_[key].texts.front(); }
+  void text(std::string_view key, std::string& out) {
+    out = settings_[key].texts.empty() ? "" : settings_[key].texts.front();
+  }
 
   void flag(std::string_view key, bool& out) {
     parse<bool>(key, out, [](std::string_view text) -> Result<bool> {
@@ -70,7 +72,8 @@ class Binder {
     for (const auto& text : settings_[key].texts) {
       const auto equals = text.find('=');
       if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
-        fail(key, Error{ErrorCode::invalid_argument, fmt::format("\"{}\" is not of the form {}", text, key == "label" ? "key=value" : "pattern=image")});
+        fail(key, Error{ErrorCode::invalid_argument, fmt::format("\"{}\" is not of the form {}", text,
+                                                                 key == "label" ? "key=value" : "pattern=image")});
         return;
       }
       out.emplace_back(text.substr(0, equals), text.substr(equals + 1));
@@ -80,7 +83,9 @@ class Binder {
   void fail(std::string_view key, const Error& error) {
     if (!status_) return;
     const Value& value = settings_[key];
-    const std::string where = value.origin.starts_with("--") ? value.origin : fmt::format("{}: {}.{}", value.origin, settings_.section(), key);
+    const std::string where = value.origin.starts_with("--")
+                                  ? value.origin
+                                  : fmt::format("{}: {}.{}", value.origin, settings_.section(), key);
     status_ = failure(error.within(where));
   }
 
@@ -179,7 +184,8 @@ const std::vector<std::string>& runtime_names() { return kRuntimes; }
 Result<RuntimeKind> parse_runtime(std::string_view word) {
   const auto found = std::find(kRuntimes.begin(), kRuntimes.end(), word);
   if (found != kRuntimes.end()) return static_cast<RuntimeKind>(found - kRuntimes.begin());
-  return failure(ErrorCode::invalid_argument, "unknown runtime \"{}\": use process or simulated{}", word, did_you_mean_suffix(word, kRuntimes));
+  return failure(ErrorCode::invalid_argument, "unknown runtime \"{}\": use process or simulated{}", word,
+                 did_you_mean_suffix(word, kRuntimes));
 }
 
 Result<ControlOptions> control_options(const Settings& settings) {
@@ -216,7 +222,8 @@ Result<WorkerOptions> worker_options(const Settings& settings) {
   bind.addresses("control", options.control);
   bind.number("nodes", options.nodes, 1, 100'000);
   if (options.nodes > 1 && options.node.runtime != RuntimeKind::simulated) {
-    bind.fail("nodes", Error{ErrorCode::invalid_argument, "more than one worker in a process needs runtime \"simulated\""});
+    bind.fail("nodes",
+              Error{ErrorCode::invalid_argument, "more than one worker in a process needs runtime \"simulated\""});
   }
   bind.text("publish_host", options.publish_host);
   bind_ports(bind, options);

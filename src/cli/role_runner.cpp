@@ -23,14 +23,19 @@ constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
 class Runner {
  public:
   Runner(std::string_view name, const ProcessOptions& options, const BoundStarter& start, Terminal& terminal)
-      : name_(name), options_(options), start_(start), terminal_(terminal), group_(loop_, "cli"), stop_timer_(loop_.context()) {
+      : name_(name),
+        options_(options),
+        start_(start),
+        terminal_(terminal),
+        group_(loop_, "cli"),
+        stop_timer_(loop_.context()) {
     stop_timer_.expires_at(std::chrono::steady_clock::time_point::max());
   }
 
   int run() {
     auto watcher = io::SignalWatcher::open(loop_, [this](int number) {
-      log_info(name_, "{}: stopping, running requests get {} (a second signal ends at once)", number == SIGINT ? "interrupted" : "terminated",
-               format_duration(options_.drain_time));
+      log_info(name_, "{}: stopping, running requests get {} (a second signal ends at once)",
+               number == SIGINT ? "interrupted" : "terminated", format_duration(options_.drain_time));
       stop();
     });
     if (!watcher) {
@@ -83,10 +88,12 @@ class Runner {
     terminal_.talk("==> dirigent dev: control, data and worker in one process\n\n");
     for (const auto& [label, address] : role_->addresses()) {
       const bool is_unix = address.starts_with("unix:");
-      terminal_.talk("  {:>11}   {}{}{}\n", label, is_unix || label == "rpc" ? "" : "http://", address, label == "invoke" ? "/function/NAME" : "");
+      terminal_.talk("  {:>11}   {}{}{}\n", label, is_unix || label == "rpc" ? "" : "http://", address,
+                     label == "invoke" ? "/function/NAME" : "");
     }
     for (const auto& [label, note] : role_->notes()) terminal_.talk("  {:>11}   {}\n", label, note);
-    terminal_.talk("\n==> ready in {}. Ctrl-C stops. Try:  dirigent ctl deploy hello --image builtin:hello\n\n", format_duration(took));
+    terminal_.talk("\n==> ready in {}. Ctrl-C stops. Try:  dirigent ctl deploy hello --image builtin:hello\n\n",
+                   format_duration(took));
   }
 
   // What stdin says does not matter, only when it ends. Files that cannot be waited for (/dev/null) count as ended.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Runs one role until it is told to stop: by SIGTERM or SIGINT (a second one ends the process at once), or by the end of
-// stdin. The same frame for every role: start, print the addresses, wait, drain, stop.
+// Runs one role until it is told to stop: by SIGTERM or SIGINT (a second one ends the process at once), or by the end
+// of stdin. The same frame for every role: start, print the addresses, wait, drain, stop.
 #pragma once
 
 #include <functional>

@@ -34,22 +34,28 @@ std::string help(const Commands& commands) {
   for (const auto& command : commands.extra) {
     if (!command.summary.empty()) rows.push_back({"  " + command.name, command.summary});
   }
-  return text + format_table(rows) + "\n      --version   version, commit, build type, runtimes\nhelp on a command: dirigent COMMAND --help\n";
+  return text + format_table(rows) +
+         "\n      --version   version, commit, build type, runtimes\nhelp on a command: dirigent COMMAND --help\n";
 }
 
 std::string role_help(const Role& role) {
-  return fmt::format("usage: dirigent {} [FLAGS]\n{}\n\nEvery flag is also a key of the file (--config FILE, section [{}]) and a variable "
-                     "(DIRIGENT_{}_KEY).\n\nflags:\n{}",
-                     role.name, role.summary, role.name, [&] {
-                       std::string upper(role.name);
-                       std::transform(upper.begin(), upper.end(), upper.begin(), [](char c) { return static_cast<char>(c - 'a' + 'A'); });
-                       return upper;
-                     }(), describe_flags(flags_of(role.name)));
+  return fmt::format(
+      "usage: dirigent {} [FLAGS]\n{}\n\nEvery flag is also a key of the file (--config FILE, section [{}]) and a "
+      "variable "
+      "(DIRIGENT_{}_KEY).\n\nflags:\n{}",
+      role.name, role.summary, role.name,
+      [&] {
+        std::string upper(role.name);
+        std::transform(upper.begin(), upper.end(), upper.begin(),
+                       [](char c) { return static_cast<char>(c - 'a' + 'A'); });
+        return upper;
+      }(),
+      describe_flags(flags_of(role.name)));
 }
 
 template <class Options>
-int start_role(std::string_view name, const Settings& settings, Result<Options> (*make)(const Settings&), const Starter<Options>& starter,
-               Terminal& terminal) {
+int start_role(std::string_view name, const Settings& settings, Result<Options> (*make)(const Settings&),
+               const Starter<Options>& starter, Terminal& terminal) {
   auto options = make(settings);
   if (!options) {
     terminal.error(options.error().message);
@@ -63,7 +69,8 @@ int start_role(std::string_view name, const Settings& settings, Result<Options> 
   return run_role(name, chosen.process, [&](io::Loop& loop) { return starter(loop, chosen); }, terminal);
 }
 
-int run_named_role(const Role& role, const std::vector<std::string>& words, const Commands& commands, Terminal terminal) {
+int run_named_role(const Role& role, const std::vector<std::string>& words, const Commands& commands,
+                   Terminal terminal) {
   auto flags = parse_arguments(words, flags_of(role.name), 0);
   if (!flags) {
     const std::string hints[] = {fmt::format("see:  dirigent {} --help", role.name)};
@@ -79,9 +86,11 @@ int run_named_role(const Role& role, const std::vector<std::string>& words, cons
     terminal.error(settings.error().message);
     return 1;
   }
-  if (role.name == "control") return start_role<ControlOptions>(role.name, *settings, control_options, commands.control, terminal);
+  if (role.name == "control")
+    return start_role<ControlOptions>(role.name, *settings, control_options, commands.control, terminal);
   if (role.name == "data") return start_role<DataOptions>(role.name, *settings, data_options, commands.data, terminal);
-  if (role.name == "worker") return start_role<WorkerOptions>(role.name, *settings, worker_options, commands.worker, terminal);
+  if (role.name == "worker")
+    return start_role<WorkerOptions>(role.name, *settings, worker_options, commands.worker, terminal);
   return start_role<DevOptions>(role.name, *settings, dev_options, commands.dev, terminal);
 }
 

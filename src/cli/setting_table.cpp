@@ -13,20 +13,39 @@ using Table = std::vector<Setting>;
 
 void add_process(Table& table, const std::string& section) {
   table.push_back({section, "drain_time", "DURATION", "30s", "longest wait for running requests when stopping"});
-  table.push_back({section, "log_level", "LEVEL", "info", "debug, info, warn, error or off", false, {"debug", "info", "warn", "error", "off"}});
-  table.push_back({section, "log_format", "FORMAT", "auto", "auto (text on a terminal, else json), text or json", false, {"auto", "text", "json"}});
-  table.push_back({section, "print_addresses", "", "false", "print all real addresses as one JSON line on stdout when ready"});
+  table.push_back({section,
+                   "log_level",
+                   "LEVEL",
+                   "info",
+                   "debug, info, warn, error or off",
+                   false,
+                   {"debug", "info", "warn", "error", "off"}});
+  table.push_back({section,
+                   "log_format",
+                   "FORMAT",
+                   "auto",
+                   "auto (text on a terminal, else json), text or json",
+                   false,
+                   {"auto", "text", "json"}});
+  table.push_back(
+      {section, "print_addresses", "", "false", "print all real addresses as one JSON line on stdout when ready"});
   table.push_back({section, "exit_with_stdin", "", "false", "stop when stdin ends"});
 }
 
 void add_policies(Table& table, const std::string& section) {
   table.push_back({section, "state_dir", "DIR", "", "keep functions in this directory (without it: in memory)"});
-  table.push_back({section, "autoscaler", "NAME", "knative", "policy that decides how many sandboxes", false, policy::autoscaler_names()});
-  table.push_back({section, "placement", "NAME", "kubernetes", "policy that chooses nodes", false, policy::placement_names()});
-  table.push_back({section, "form_profile", "NAME", "dirigent", "scaling profile of functions registered by form", false, scaling_profile_names()});
-  table.push_back({section, "form_sweep", "", "false", "functions registered by form get a 6 s window and one sandbox, for cold-start sweeps"});
-  table.push_back({section, "load_balancer_address", "HOST:PORT", "", "answer to registrations by form (without it: all data planes)"});
-  table.push_back({section, "image_map", "PATTERN=IMAGE", "docker.io/cvetkovic/*=builtin:trace,cvetkovic/*=builtin:trace",
+  table.push_back({section, "autoscaler", "NAME", "knative", "policy that decides how many sandboxes", false,
+                   policy::autoscaler_names()});
+  table.push_back(
+      {section, "placement", "NAME", "kubernetes", "policy that chooses nodes", false, policy::placement_names()});
+  table.push_back({section, "form_profile", "NAME", "dirigent", "scaling profile of functions registered by form",
+                   false, scaling_profile_names()});
+  table.push_back({section, "form_sweep", "", "false",
+                   "functions registered by form get a 6 s window and one sandbox, for cold-start sweeps"});
+  table.push_back({section, "load_balancer_address", "HOST:PORT", "",
+                   "answer to registrations by form (without it: all data planes)"});
+  table.push_back({section, "image_map", "PATTERN=IMAGE",
+                   "docker.io/cvetkovic/*=builtin:trace,cvetkovic/*=builtin:trace",
                    "images replaced in registrations by form; \"none\" = none", true});
 }
 
@@ -35,25 +54,30 @@ void add_node(Table& table, const std::string& section) {
   table.push_back({section, "runtime", "NAME", "process", "what starts sandboxes", false, runtime_names()});
   table.push_back({section, "cpu", "CPUS", "", "capacity offered (without it: what the machine has)"});
   table.push_back({section, "memory", "BYTES", "", "capacity offered (without it: what the machine has)"});
-  table.push_back({section, "sandboxes_max", "N", "0", "most sandboxes on the node; 0 = as many as the resources allow"});
+  table.push_back(
+      {section, "sandboxes_max", "N", "0", "most sandboxes on the node; 0 = as many as the resources allow"});
   table.push_back({section, "parked_sandboxes", "N", "8", "sandboxes prepared and kept idle"});
   table.push_back({section, "label", "KEY=VALUE", "", "label of the node, for --constraint", true});
   table.push_back({section, "simulated_start_p50", "DURATION", "3ms", "start time of the simulated runtime, median"});
-  table.push_back({section, "simulated_start_p99", "DURATION", "12ms", "start time of the simulated runtime, 99th percentile"});
+  table.push_back(
+      {section, "simulated_start_p99", "DURATION", "12ms", "start time of the simulated runtime, 99th percentile"});
 }
 
 void add_data(Table& table, const std::string& section, const std::string& shards) {
   table.push_back({section, "listen", "ADDRESS", "127.0.0.1:8080", "where functions are invoked"});
   table.push_back({section, "shards", "N", shards, "event loops of the data plane; 0 = one per CPU"});
-  table.push_back({section, "balancer", "NAME", "knative", "policy that chooses a sandbox", false, policy::balancer_names()});
+  table.push_back(
+      {section, "balancer", "NAME", "knative", "policy that chooses a sandbox", false, policy::balancer_names()});
   table.push_back({section, "expose_timing", "", "true", "Server-Timing on every response"});
 }
 
 Table make_table() {
   Table table;
   table.push_back({"control", "rpc_listen", "ADDRESS", "127.0.0.1:9090", "where workers and data planes join"});
-  table.push_back({"control", "form_listen", "ADDRESS", "127.0.0.1:9091", "registration by form, as the original Dirigent's clients do"});
-  table.push_back({"control", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});
+  table.push_back({"control", "form_listen", "ADDRESS", "127.0.0.1:9091",
+                   "registration by form, as the original Dirigent's clients do"});
+  table.push_back(
+      {"control", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});
   add_policies(table, "control");
   add_process(table, "control");
 
@@ -99,7 +123,8 @@ const std::vector<Setting>& settings() {
 
 std::vector<Setting> settings_of(std::string_view section) {
   Table own;
-  std::copy_if(settings().begin(), settings().end(), std::back_inserter(own), [&](const Setting& s) { return s.section == section; });
+  std::copy_if(settings().begin(), settings().end(), std::back_inserter(own),
+               [&](const Setting& s) { return s.section == section; });
   return own;
 }
 
@@ -110,8 +135,9 @@ std::string flag_name(std::string_view key) {
 }
 
 std::vector<Flag> flags_of(std::string_view section) {
-  std::vector<Flag> flags{{"config", 'c', "FILE", "read settings from a file (sections [control] [data] [worker] [dev])"},
-                          {"help", 'h', "", "show this help"}};
+  std::vector<Flag> flags{
+      {"config", 'c', "FILE", "read settings from a file (sections [control] [data] [worker] [dev])"},
+      {"help", 'h', "", "show this help"}};
   for (const Setting& setting : settings_of(section)) {
     std::string help = setting.help;
     if (!setting.default_value.empty() && !setting.value_name.empty()) help += " [" + setting.default_value + "]";

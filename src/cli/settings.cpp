@@ -33,30 +33,34 @@ std::vector<std::string> list_of(const std::vector<std::string>& texts) {
 
 const Setting* find(std::string_view section, std::string_view key) {
   const auto& table = settings();
-  const auto found = std::find_if(table.begin(), table.end(), [&](const Setting& s) { return s.section == section && s.key == key; });
+  const auto found =
+      std::find_if(table.begin(), table.end(), [&](const Setting& s) { return s.section == section && s.key == key; });
   return found == table.end() ? nullptr : &*found;
 }
 
 // Every name in the file is checked, also those of other roles: a slip of the pen must not wait for its role to start.
 Status check_entry(const ConfigEntry& entry, std::string_view file_name) {
   if (entry.section.empty()) {
-    return failure(ErrorCode::invalid_argument, "{}:{}: {} stands before the first section: write it below [control], [data], [worker] or [dev]",
+    return failure(ErrorCode::invalid_argument,
+                   "{}:{}: {} stands before the first section: write it below [control], [data], [worker] or [dev]",
                    file_name, entry.line, entry.key);
   }
   const auto& roles = role_names();
   if (std::find(roles.begin(), roles.end(), entry.section) == roles.end()) {
-    return failure(ErrorCode::invalid_argument, "{}:{}: unknown section [{}]{}: the sections are control, data, worker and dev", file_name,
+    return failure(ErrorCode::invalid_argument,
+                   "{}:{}: unknown section [{}]{}: the sections are control, data, worker and dev", file_name,
                    entry.line, entry.section, did_you_mean_suffix(entry.section, roles));
   }
   const Setting* setting = find(entry.section, entry.key);
   if (setting == nullptr) {
     std::vector<std::string> keys;
     for (const Setting& s : settings_of(entry.section)) keys.push_back(s.key);
-    return failure(ErrorCode::invalid_argument, "{}:{}: unknown key \"{}\" in [{}]{}", file_name, entry.line, entry.key, entry.section,
-                   did_you_mean_suffix(entry.key, keys));
+    return failure(ErrorCode::invalid_argument, "{}:{}: unknown key \"{}\" in [{}]{}", file_name, entry.line, entry.key,
+                   entry.section, did_you_mean_suffix(entry.key, keys));
   }
   if (entry.values.size() != 1 && !setting->is_list) {
-    return failure(ErrorCode::invalid_argument, "{}:{}: {} takes one value, not an array", file_name, entry.line, entry.key);
+    return failure(ErrorCode::invalid_argument, "{}:{}: {} takes one value, not an array", file_name, entry.line,
+                   entry.key);
   }
   return {};
 }
@@ -96,7 +100,8 @@ Result<Settings> Settings::merge(std::string_view section, std::string_view file
   if (!entries) return failure(entries.error());
   for (ConfigEntry& entry : *entries) {
     if (auto status = check_entry(entry, file_name); !status) return failure(status.error());
-    if (entry.section == section) put(*find(section, entry.key), std::move(entry.values), fmt::format("{}:{}", file_name, entry.line));
+    if (entry.section == section)
+      put(*find(section, entry.key), std::move(entry.values), fmt::format("{}:{}", file_name, entry.line));
   }
 
   const std::string prefix = fmt::format("DIRIGENT_{}_", to_upper(section));
@@ -104,7 +109,8 @@ Result<Settings> Settings::merge(std::string_view section, std::string_view file
     if (!name.starts_with(prefix)) continue;
     const auto known = std::find(variables.begin(), variables.end(), name);
     if (known == variables.end()) {
-      return failure(ErrorCode::invalid_argument, "unknown environment variable {}{}", name, did_you_mean_suffix(name, variables));
+      return failure(ErrorCode::invalid_argument, "unknown environment variable {}{}", name,
+                     did_you_mean_suffix(name, variables));
     }
     put(own[static_cast<std::size_t>(known - variables.begin())], {value}, name);
   }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The settings of the roles: one table gives each its flag (--rpc-listen), its key in the configuration file
-// ([control] rpc_listen), its environment variable (DIRIGENT_CONTROL_RPC_LISTEN) and its default. Later sources win: default,
-// file, environment, flag. Every value remembers where it comes from, for `config show` and for error messages.
+// ([control] rpc_listen), its environment variable (DIRIGENT_CONTROL_RPC_LISTEN) and its default. Later sources win:
+// default, file, environment, flag. Every value remembers where it comes from, for `config show` and for error
+// messages.
 #pragma once
 
 #include <map>

@@ -23,7 +23,8 @@ void write_all(int descriptor, std::string_view text) {
 }
 
 std::size_t width_of(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 }  // namespace
@@ -31,7 +32,8 @@ std::size_t width_of(std::string_view text) {
 Terminal Terminal::of_process() {
   const char* no_colour = std::getenv("NO_COLOR");
   const bool colour = isatty(STDERR_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
-  return {[](std::string_view text) { write_all(STDOUT_FILENO, text); }, [](std::string_view text) { write_all(STDERR_FILENO, text); }, colour};
+  return {[](std::string_view text) { write_all(STDOUT_FILENO, text); },
+          [](std::string_view text) { write_all(STDERR_FILENO, text); }, colour};
 }
 
 void Terminal::error(std::string_view message, std::span<const std::string> hints) {

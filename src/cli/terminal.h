@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Where a command writes: data on `out`, talk on `err`. Colour is decided once, per stream. Also the small layouts every
-// verb needs: aligned tables, ages, sizes.
+// Where a command writes: data on `out`, talk on `err`. Colour is decided once, per stream. Also the small layouts
+// every verb needs: aligned tables, ages, sizes.
 #pragma once
 
 #include <fmt/core.h>
@@ -44,7 +44,8 @@ class Terminal {
   bool colour_;
 };
 
-// Columns as wide as their widest cell, two blanks between them, no blanks at the end of a line. Width counts code points.
+// Columns as wide as their widest cell, two blanks between them, no blanks at the end of a line. Width counts code
+// points.
 std::string format_table(std::span<const std::vector<std::string>> rows);
 // "4s", "12m", "3h", "2d": whole units.
 std::string format_age(Duration age);

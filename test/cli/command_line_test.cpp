@@ -14,7 +14,8 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-const std::vector<Flag> kFlags{{"output", 'o', "FORMAT", ""}, {"env", 'e', "KEY=VALUE", "", true}, {"quiet", 'q', "", ""}, {"verify", 0, "", ""}};
+const std::vector<Flag> kFlags{
+    {"output", 'o', "FORMAT", ""}, {"env", 'e', "KEY=VALUE", "", true}, {"quiet", 'q', "", ""}, {"verify", 0, "", ""}};
 
 std::string parse_error(const Words& words) {
   const auto parsed = parse_arguments(words, kFlags, 1);
@@ -50,7 +51,10 @@ std::string config_error(std::string_view text) {
 }
 
 TEST_CASE("config file: sections, strings, arrays and comments are read with their lines") {
-  const auto entries = parse_config("# top\n\n[control]\nrpc-listen = \"a:1\" # c\nprofile=cost ; c\n[data]\ncontrol = [\"a:1\", # x\n  'b:2',\n]\nshards = 2\r\n", "d.toml");
+  const auto entries = parse_config(
+      "# top\n\n[control]\nrpc-listen = \"a:1\" # c\nprofile=cost ; c\n[data]\ncontrol = [\"a:1\", # x\n  "
+      "'b:2',\n]\nshards = 2\r\n",
+      "d.toml");
   REQUIRE(entries);
   REQUIRE(entries->size() == 4);
   CHECK((*entries)[0].key == "rpc_listen");
@@ -64,10 +68,17 @@ TEST_CASE("config file: sections, strings, arrays and comments are read with the
 
 TEST_CASE("config file: every mistake names file and line") {
   const std::pair<std::string_view, std::string_view> cases[] = {
-      {"[control", "d.toml:1: a section is written [name]"}, {"\n[]", "d.toml:2: a section"},     {"[a] x", "d.toml:1: unexpected \"x\""},
-      {"[a]\nkey", "d.toml:2: expected key = value"},        {"[a]\n= 1", "d.toml:2: expected"},   {"[a]\nk =\n", "d.toml:2: the value is missing"},
-      {"[a]\nk = \"x", "d.toml:2: the string is not closed"}, {"[a]\nk = \"\\q\"", "unknown escape"}, {"[a]\nk = [1\n", "the array is not closed"},
-      {"[a]\nk = [1 2]x", "d.toml:2: unexpected"},            {"[a]\nk=1\nk=2", "d.toml:3: k was set in line 2 already"},
+      {"[control", "d.toml:1: a section is written [name]"},
+      {"\n[]", "d.toml:2: a section"},
+      {"[a] x", "d.toml:1: unexpected \"x\""},
+      {"[a]\nkey", "d.toml:2: expected key = value"},
+      {"[a]\n= 1", "d.toml:2: expected"},
+      {"[a]\nk =\n", "d.toml:2: the value is missing"},
+      {"[a]\nk = \"x", "d.toml:2: the string is not closed"},
+      {"[a]\nk = \"\\q\"", "unknown escape"},
+      {"[a]\nk = [1\n", "the array is not closed"},
+      {"[a]\nk = [1 2]x", "d.toml:2: unexpected"},
+      {"[a]\nk=1\nk=2", "d.toml:3: k was set in line 2 already"},
       {"[a]\nk = \"a\" b", "d.toml:2: unexpected \"b\" after the value"}};
   for (const auto& [text, expected] : cases) {
     INFO(text);
@@ -75,15 +86,19 @@ TEST_CASE("config file: every mistake names file and line") {
   }
 }
 
-Result<Settings> merge(std::string_view section, std::string_view file, const Environment& environment, const Words& words) {
+Result<Settings> merge(std::string_view section, std::string_view file, const Environment& environment,
+                       const Words& words) {
   const auto flags = parse_arguments(words, flags_of(section), 0);
   REQUIRE(flags);
   return Settings::merge(section, file, file.empty() ? "" : "d.toml", environment, *flags);
 }
 
-TEST_CASE("settings: flags win over the environment, that over the file, that over the default, and each tells its origin") {
+TEST_CASE(
+    "settings: flags win over the environment, that over the file, that over the default, and each tells its origin") {
   const std::string_view file = "[control]\nrpc_listen = 'f:1'\nform_listen = 'f:2'\nadmin_listen = 'f:3'\n";
-  const auto merged = merge("control", file, {{"DIRIGENT_CONTROL_FORM_LISTEN", "e:2"}, {"DIRIGENT_CONTROL_ADMIN_LISTEN", "e:3"}}, {"--admin-listen", "g:3"});
+  const auto merged =
+      merge("control", file, {{"DIRIGENT_CONTROL_FORM_LISTEN", "e:2"}, {"DIRIGENT_CONTROL_ADMIN_LISTEN", "e:3"}},
+            {"--admin-listen", "g:3"});
   REQUIRE(merged);
   CHECK((*merged)["rpc_listen"].origin == "d.toml:2");
   CHECK((*merged)["form_listen"].origin == "DIRIGENT_CONTROL_FORM_LISTEN");
@@ -103,7 +118,8 @@ TEST_CASE("settings: the defaults listen on loopback only and are valid for ever
     REQUIRE(merged);
     CHECK(check_options(*merged));
     for (const Setting& setting : settings_of(role)) {
-      if (setting.value_name == "ADDRESS" && !setting.default_value.empty()) CHECK(setting.default_value.starts_with("127.0.0.1:"));
+      if (setting.value_name == "ADDRESS" && !setting.default_value.empty())
+        CHECK(setting.default_value.starts_with("127.0.0.1:"));
     }
   }
   const auto options = control_options(*merge("control", "", {}, {}));
@@ -111,7 +127,8 @@ TEST_CASE("settings: the defaults listen on loopback only and are valid for ever
   CHECK(control_options(*merge("control", "", {}, {"--image-map", "none"}))->policies.image_map.empty());
 }
 
-std::string settings_error(std::string_view section, std::string_view file, const Environment& environment, const Words& words) {
+std::string settings_error(std::string_view section, std::string_view file, const Environment& environment,
+                           const Words& words) {
   const auto merged = merge(section, file, environment, words);
   if (!merged) return merged.error().message;
   const Status status = check_options(*merged);
@@ -119,17 +136,23 @@ std::string settings_error(std::string_view section, std::string_view file, cons
 }
 
 TEST_CASE("settings: unknown names and words stop the start, saying where and what was meant") {
-  CHECK_CONTAINS(settings_error("data", "[control]\nautoscalar = 'x'\n", {}, {}), "d.toml:2: unknown key \"autoscalar\" in [control] (did you mean \"autoscaler\"?)");
-  CHECK_CONTAINS(settings_error("data", "[contrl]\nx = 1\n", {}, {}), "unknown section [contrl] (did you mean \"control\"?)");
+  CHECK_CONTAINS(settings_error("data", "[control]\nautoscalar = 'x'\n", {}, {}),
+                 "d.toml:2: unknown key \"autoscalar\" in [control] (did you mean \"autoscaler\"?)");
+  CHECK_CONTAINS(settings_error("data", "[contrl]\nx = 1\n", {}, {}),
+                 "unknown section [contrl] (did you mean \"control\"?)");
   CHECK_CONTAINS(settings_error("data", "x = 1\n", {}, {}), "stands before the first section");
   CHECK_CONTAINS(settings_error("data", "[data]\nlisten = ['a:1', 'b:1']\n", {}, {}), "takes one value");
-  CHECK_CONTAINS(settings_error("data", "", {{"DIRIGENT_DATA_LISTN", "a:1"}}, {}), "unknown environment variable DIRIGENT_DATA_LISTN (did you mean \"DIRIGENT_DATA_LISTEN\"?)");
-  CHECK_CONTAINS(settings_error("control", "[control]\nautoscaler = 'knatve'\n", {}, {}), "d.toml:2: control.autoscaler: ");
+  CHECK_CONTAINS(settings_error("data", "", {{"DIRIGENT_DATA_LISTN", "a:1"}}, {}),
+                 "unknown environment variable DIRIGENT_DATA_LISTN (did you mean \"DIRIGENT_DATA_LISTEN\"?)");
+  CHECK_CONTAINS(settings_error("control", "[control]\nautoscaler = 'knatve'\n", {}, {}),
+                 "d.toml:2: control.autoscaler: ");
   CHECK_CONTAINS(settings_error("control", "[control]\nautoscaler = 'knatve'\n", {}, {}), "did you mean \"knative\"?");
-  CHECK_CONTAINS(settings_error("control", "", {{"DIRIGENT_CONTROL_PLACEMENT", "x"}}, {}), "DIRIGENT_CONTROL_PLACEMENT: control.placement: ");
+  CHECK_CONTAINS(settings_error("control", "", {{"DIRIGENT_CONTROL_PLACEMENT", "x"}}, {}),
+                 "DIRIGENT_CONTROL_PLACEMENT: control.placement: ");
   CHECK_CONTAINS(settings_error("data", "", {}, {"--balancer", "knatives"}), "--balancer: ");
   CHECK_CONTAINS(settings_error("data", "", {}, {"--listen", "nowhere"}), "--listen: ");
-  CHECK_CONTAINS(settings_error("data", "", {}, {"--shards", "-1"}), "--shards: \"-1\" is not a whole number in 0..256");
+  CHECK_CONTAINS(settings_error("data", "", {}, {"--shards", "-1"}),
+                 "--shards: \"-1\" is not a whole number in 0..256");
   CHECK_CONTAINS(settings_error("data", "", {}, {"--drain-time", "5"}), "not a duration");
   CHECK_CONTAINS(settings_error("data", "[data]\nexpose_timing = maybe\n", {}, {}), "not true or false");
   CHECK_CONTAINS(settings_error("worker", "", {}, {"--nodes", "2"}), "needs runtime \"simulated\"");
@@ -144,7 +167,8 @@ TEST_CASE("settings: unknown names and words stop the start, saying where and wh
 std::string body_error(const Words& words) {
   const auto arguments = parse_arguments(words, deploy_flags(), 1);
   REQUIRE(arguments);
-  const auto body = deploy_body(*arguments, [](const std::string&) -> Result<std::string> { return std::string("# c\nA=1\n\n B = 2\n"); });
+  const auto body = deploy_body(
+      *arguments, [](const std::string&) -> Result<std::string> { return std::string("# c\nA=1\n\n B = 2\n"); });
   return body ? body->json : body.error().message;
 }
 
@@ -156,7 +180,8 @@ TEST_CASE("deploy: flags become the fields of the API") {
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--scale", "4"}), R"("scale_min":4,"scale_max":4)");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "-p", "h2c:81"}), R"("port":81,"protocol":"h2c")");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "-e", "A=1=2", "--env", "B="}), R"("environment":{"A":"1=2","B":""})");
-  CHECK_CONTAINS(body_error({"f", "-i", "x", "--timeout", "9s", "--scale-target", "2.5"}), R"("scale_target":2.5,"timeout":"9s")");
+  CHECK_CONTAINS(body_error({"f", "-i", "x", "--timeout", "9s", "--scale-target", "2.5"}),
+                 R"("scale_target":2.5,"timeout":"9s")");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--no-scale-to-zero"}), R"("scale_to_zero":false)");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--env-file", "e"}), R"("environment":{"A":"1","B ":" 2"})");
 }
@@ -164,7 +189,8 @@ TEST_CASE("deploy: flags become the fields of the API") {
 TEST_CASE("deploy: flags that make no sense are told before the server is asked") {
   CHECK_CONTAINS(body_error({"f"}), "needs --image");
   CHECK_CONTAINS(body_error({"--image", "x"}), "needs a name");
-  for (const std::string bad : {"x", "5..x", "-1..2", ".."}) CHECK_CONTAINS(body_error({"f", "-i", "x", "--scale", bad}), "--scale");
+  for (const std::string bad : {"x", "5..x", "-1..2", ".."})
+    CHECK_CONTAINS(body_error({"f", "-i", "x", "--scale", bad}), "--scale");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "-p", "0"}), "--port");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "-e", "novalue"}), "KEY=VALUE");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--queue-depth", "many"}), "not a number");
@@ -178,7 +204,8 @@ TEST_CASE("deploy: flags replace the fields of a file, whichever form the file u
   REQUIRE(body);
   CHECK(body->name == "n");
   CHECK(body->json == R"({"name":"n","image":"builtin:echo","environment":{"A":"1","B":"2"},"memory":"64MiB"})");
-  const auto broken = deploy_body(*arguments, [](const std::string&) -> Result<std::string> { return std::string("[1"); });
+  const auto broken =
+      deploy_body(*arguments, [](const std::string&) -> Result<std::string> { return std::string("[1"); });
   CHECK_FALSE(broken);
 }
 
@@ -194,7 +221,8 @@ TEST_CASE("table: columns are as wide as their widest cell, counted in character
 }
 
 TEST_CASE("phases: a Server-Timing header is read whatever its spacing and quotes") {
-  const auto phases = parse_server_timing(R"(cold;desc="laptop, the \"big\" one", queue;dur=0.5 ,probe ; desc=tries; dur="2", , x;dur=-1, y;dur=z)");
+  const auto phases = parse_server_timing(
+      R"(cold;desc="laptop, the \"big\" one", queue;dur=0.5 ,probe ; desc=tries; dur="2", , x;dur=-1, y;dur=z)");
   REQUIRE(phases.size() == 5);
   CHECK(phases[0].description == R"(laptop, the "big" one)");
   CHECK(phases[1].ms == 0.5);

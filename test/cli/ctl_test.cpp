@@ -64,7 +64,8 @@ struct Run {
 Run ctl_at(const std::string& server, std::vector<std::string> words) {
   Run run;
   words.insert(words.end(), {"--server", server});
-  run.status = run_ctl(words, Terminal([&](std::string_view text) { run.out += text; }, [&](std::string_view text) { run.err += text; }, false));
+  run.status = run_ctl(words, Terminal([&](std::string_view text) { run.out += text; },
+                                       [&](std::string_view text) { run.err += text; }, false));
   return run;
 }
 
@@ -94,7 +95,8 @@ TEST_CASE("ctl deploy: the steps go to stderr, the address to stdout") {
 
 TEST_CASE("ctl deploy: a test start that fails is told with its end and last output, status 1") {
   Cluster c;
-  c.service.verification_end = SandboxEnd{EndCause::exited, 3, 0, "the process ended after 2 ms", "first\nlast words\n"};
+  c.service.verification_end =
+      SandboxEnd{EndCause::exited, 3, 0, "the process ended after 2 ms", "first\nlast words\n"};
   const Run run = c.ctl({"deploy", "bad", "--image", "exec:/bin/false"});
   CHECK(run.status == 1);
   CHECK(run.out.empty());
@@ -119,7 +121,8 @@ TEST_CASE("ctl deploy: a silent end says so, and a revision that serves goes on"
 TEST_CASE("ctl deploy: outputs for scripts are one word or JSON, quiet says nothing") {
   Cluster c;
   CHECK(c.ctl({"deploy", "f", "--image", "builtin:hello", "-q"}).out.empty());
-  CHECK(c.ctl({"deploy", "f", "--image", "builtin:echo", "-q", "-o", "url"}).out == "http://127.0.0.1:18080/function/f\n");
+  CHECK(c.ctl({"deploy", "f", "--image", "builtin:echo", "-q", "-o", "url"}).out ==
+        "http://127.0.0.1:18080/function/f\n");
   CHECK(c.ctl({"deploy", "f", "--image", "builtin:hello", "-qo", "name"}).out == "f\n");
   CHECK_CONTAINS(c.ctl({"deploy", "g", "--image", "builtin:echo", "-qojson"}).out, "\"name\": \"g\"");
   CHECK(c.ctl({"deploy", "g", "--image", "builtin:echo", "--create-only"}).status == 1);
@@ -150,7 +153,8 @@ TEST_CASE("ctl list: a table, wide, names, urls, JSON") {
   CHECK(table.out.find("alpha") < table.out.find("zulu"));
   CHECK_CONTAINS(c.ctl({"list", "-o", "wide"}).out, "0..4");
   CHECK(c.ctl({"list", "-o", "name"}).out == "alpha\nzulu\n");
-  CHECK(c.ctl({"-o", "url", "list"}).out == "http://127.0.0.1:18080/function/alpha\nhttp://127.0.0.1:18080/function/zulu\n");
+  CHECK(c.ctl({"-o", "url", "list"}).out ==
+        "http://127.0.0.1:18080/function/alpha\nhttp://127.0.0.1:18080/function/zulu\n");
   CHECK_FALSE(fakes::contains(c.ctl({"list", "--no-headers"}).out, "NAME"));
   CHECK(c.ctl({"list", "-o", "json"}).out.starts_with("{\n  \"functions\": ["));
 }
@@ -184,7 +188,8 @@ TEST_CASE("ctl: what is not there exits 3 with the nearest name, what cannot be 
   c.ctl({"deploy", "hello", "--image", "builtin:hello", "-q"});
   const Run run = c.ctl({"describe", "helo"});
   CHECK(run.status == 3);
-  CHECK(run.err == "error: function \"helo\" not found\n  did you mean \"hello\"?\n  list functions:  dirigent ctl list\n");
+  CHECK(run.err ==
+        "error: function \"helo\" not found\n  did you mean \"hello\"?\n  list functions:  dirigent ctl list\n");
   CHECK(c.ctl({"delete", "helo"}).status == 3);
   CHECK(c.ctl({"scale", "helo", "1"}).status == 3);
   CHECK(c.ctl({"logs", "helo"}).status == 3);
@@ -241,7 +246,8 @@ TEST_CASE("ctl scale and delete: they say what they did on stderr") {
 TEST_CASE("ctl logs and events: lines are marked and made safe for a terminal") {
   Cluster c;
   c.ctl({"deploy", "hello", "--image", "builtin:hello", "-q"});
-  c.service.log_lines = {{SandboxId{1}, NodeId{"n1"}, WallTime(1'000'000us), false, "one"}, {SandboxId{1}, NodeId{"n1"}, WallTime(2'000'000us), true, "\x1b[31mtwo"}};
+  c.service.log_lines = {{SandboxId{1}, NodeId{"n1"}, WallTime(1'000'000us), false, "one"},
+                         {SandboxId{1}, NodeId{"n1"}, WallTime(2'000'000us), true, "\x1b[31mtwo"}};
   const Run logs = c.ctl({"logs", "hello"});
   CHECK_CONTAINS(logs.out, " 00000000 n1 out | one\n");
   CHECK_CONTAINS(logs.out, " n1 err | \\x1b[31mtwo\n");
@@ -273,13 +279,15 @@ TEST_CASE("ctl nodes: a table, and cordon by name") {
 TEST_CASE("ctl invoke: the answer goes to stdout, the picture to stderr, --fail turns its status into 7") {
   Cluster c;
   std::string seen;
-  ServerThread plane([&](io::HttpRequest request) -> asio::awaitable<io::HttpResponse, asio::io_context::executor_type> {
-    seen = fmt::format("{} {} {} {}", request.method, request.target, io::find_header(request.headers, "X-A").value_or("-"), request.body);
-    auto response = io::text_response(request.target.ends_with("fail") ? 503 : 200, "body");
-    response.headers.emplace_back("Server-Timing", "cold;desc=\"laptop\", queue;dur=1, fn;dur=3");
-    response.headers.emplace_back("X-Call-Id", "01J9");
-    co_return response;
-  });
+  ServerThread plane(
+      [&](io::HttpRequest request) -> asio::awaitable<io::HttpResponse, asio::io_context::executor_type> {
+        seen = fmt::format("{} {} {} {}", request.method, request.target,
+                           io::find_header(request.headers, "X-A").value_or("-"), request.body);
+        auto response = io::text_response(request.target.ends_with("fail") ? 503 : 200, "body");
+        response.headers.emplace_back("Server-Timing", "cold;desc=\"laptop\", queue;dur=1, fn;dur=3");
+        response.headers.emplace_back("X-Call-Id", "01J9");
+        co_return response;
+      });
   c.service.data_plane_list = {{DataPlaneId{"d"}, plane.address(), 0s}};
   c.ctl({"deploy", "hello", "--image", "builtin:hello", "-q"});
   const Run run = c.ctl({"invoke", "hello", "-v", "-d", "hi", "-H", "X-A: b", "--path", "/x?y=1"});
@@ -314,7 +322,10 @@ TEST_CASE("completion: verbs, flags, words of flags and live names") {
 
 Run config(std::vector<std::string> words, const Environment& environment = {}) {
   Run run;
-  run.status = run_config(words, Terminal([&](std::string_view text) { run.out += text; }, [&](std::string_view text) { run.err += text; }, false), environment);
+  run.status = run_config(
+      words,
+      Terminal([&](std::string_view text) { run.out += text; }, [&](std::string_view text) { run.err += text; }, false),
+      environment);
   return run;
 }
 

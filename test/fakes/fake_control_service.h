@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A control plane without a cluster: registrations become revisions that serve at once (or fail, when told to), everything
-// else is what a test put into the fields. One loop; may be read by the test between requests.
+// A control plane without a cluster: registrations become revisions that serve at once (or fail, when told to),
+// everything else is what a test put into the fields. One loop; may be read by the test between requests.
 #pragma once
 
 #include <fmt/format.h>
@@ -104,7 +104,8 @@ class FakeControlService final : public roles::ControlService {
     co_return newer;
   }
 
-  io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) override {
+  io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only,
+                                      std::uint32_t lines_max) override {
     if (!functions.contains(name)) co_return absent(name);
     std::vector<LogLine> lines;
     for (const auto& line : log_lines) {
@@ -140,7 +141,8 @@ class FakeControlService final : public roles::ControlService {
     return failure(ErrorCode::not_found, "function \"{}\" not found", name);
   }
 
-  void note(roles::FunctionView& view, std::string kind, RevisionNumber revision, std::string text, std::optional<SandboxEnd> end = {}) {
+  void note(roles::FunctionView& view, std::string kind, RevisionNumber revision, std::string text,
+            std::optional<SandboxEnd> end = {}) {
     roles::FunctionEvent event;
     event.sequence = ++sequence;
     event.at = WallTime(std::chrono::microseconds(1'700'000'000'000'000 + static_cast<std::int64_t>(sequence) * 1000));

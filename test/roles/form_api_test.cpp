@@ -15,20 +15,27 @@ const io::Headers kForm{{"Content-Type", "application/x-www-form-urlencoded"}};
 
 // As the Invitro loader sends them, byte for byte.
 constexpr std::string_view kTraceRegistration =
-    "image=docker.io%2Fcvetkovic%2Fdirigent_grpc_function%3Alatest&name=trace-func-1-13167500157998781162&node_affinity=&node_port=0"
-    "&num_args=0&num_rets=0&port_forwarding=80&port_forwarding=tcp&prepull_mode=&requested_cpu=100&requested_gpu=0&requested_memory=23"
+    "image=docker.io%2Fcvetkovic%2Fdirigent_grpc_function%3Alatest&name=trace-func-1-13167500157998781162&node_"
+    "affinity=&node_port=0"
+    "&num_args=0&num_rets=0&port_forwarding=80&port_forwarding=tcp&prepull_mode=&requested_cpu=100&requested_gpu=0&"
+    "requested_memory=23"
     "&scaling_lower_bound=0&scaling_upper_bound=1";
 constexpr std::string_view kBusyLoopRegistration =
-    "cold_start_busy_loop_ms=1250&image=docker.io%2Fcvetkovic%2Fdirigent_empty_function%3Alatest&iteration_multiplier=80"
-    "&name=warm-function-1552739733918656903&node_affinity=&node_port=0&num_args=0&num_rets=0&port_forwarding=80&port_forwarding=tcp"
-    "&prepull_mode=all_sync&requested_cpu=100&requested_gpu=0&requested_memory=204&scaling_lower_bound=1&scaling_upper_bound=1024";
+    "cold_start_busy_loop_ms=1250&image=docker.io%2Fcvetkovic%2Fdirigent_empty_function%3Alatest&iteration_multiplier="
+    "80"
+    "&name=warm-function-1552739733918656903&node_affinity=&node_port=0&num_args=0&num_rets=0&port_forwarding=80&port_"
+    "forwarding=tcp"
+    "&prepull_mode=all_sync&requested_cpu=100&requested_gpu=0&requested_memory=204&scaling_lower_bound=1&scaling_upper_"
+    "bound=1024";
 
 struct Fixture {
   fakes::FakeControlService service;
   fakes::ServedHandler api;
   explicit Fixture(FormApiOptions options = {}) : api(make_form_api(service, std::move(options))) {}
 
-  io::HttpResponse post(std::string body, std::string path = "/") { return api.ask("POST", std::move(path), std::move(body), kForm); }
+  io::HttpResponse post(std::string body, std::string path = "/") {
+    return api.ask("POST", std::move(path), std::move(body), kForm);
+  }
   const RevisionSpec& spec() { return service.deployed.back().spec; }
 };
 
@@ -111,7 +118,8 @@ TEST_CASE("form: the first failing check answers with the original's words") {
       {with("scaling_upper_bound", "x"), "Invalid scaling upper bound.\n"},
       {with("scaling_upper_bound", "0"), "Invalid scaling upper bound.\n"},
       {with("scaling_lower_bound", "x"), "Invalid scaling lower bound.\n"},
-      {with("scaling_upper_bound", "2") + "&scaling_lower_bound=3", "Scaling upper bound cannot be lower than the scaling lower bound.\n"},
+      {with("scaling_upper_bound", "2") + "&scaling_lower_bound=3",
+       "Scaling upper bound cannot be lower than the scaling lower bound.\n"},
       {with("iteration_multiplier", "x"), "Invalid iteration multiplier.\n"},
       {with("cold_start_busy_loop_ms", "x"), "Invalid cold start busy loop duration.\n"},
       {with("num_args", "x"), "Invalid number of function arguments.\n"},
@@ -146,7 +154,8 @@ TEST_CASE("form: only POST registers, and only a body that says it is a form cou
   CHECK(f.api.ask("POST", "/?" + std::string(kTraceRegistration) + "&name=other").status == 200);
   CHECK(f.post("name=body", "/?" + with("x", "y")).status == 200);
   CHECK(f.service.deployed.back().name == FunctionName{"body"});
-  const auto charset = f.api.ask("POST", "/", with("x", "y"), {{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8"}});
+  const auto charset =
+      f.api.ask("POST", "/", with("x", "y"), {{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8"}});
   CHECK(charset.status == 200);
 }
 
@@ -186,7 +195,9 @@ TEST_CASE("form: a registration starts from the profile of the control plane") {
 
 TEST_CASE("form: images of the original's world are replaced as told, others stay") {
   Fixture f;
-  CHECK(f.post("name=a&image=docker.io/other/x:1&port_forwarding=81&port_forwarding=tcp&program_args=one&program_args=two&env_vars=A%3DB=C").status == 200);
+  CHECK(f.post("name=a&image=docker.io/other/"
+               "x:1&port_forwarding=81&port_forwarding=tcp&program_args=one&program_args=two&env_vars=A%3DB=C")
+            .status == 200);
   CHECK(f.spec().image == "docker.io/other/x:1");
   CHECK(f.spec().port == 81);
   CHECK(f.spec().arguments == std::vector<std::string>{"one", "two"});
@@ -222,7 +233,8 @@ TEST_CASE("form: a patch changes only what it names and makes a revision") {
       {"", "Function name not specified.\n"},
       {"function=nobody", "Function name does not exist.\n"},
       {"function=f&scaling_method=magic", "Unsupported scaling_method\n"},
-      {"function=f&scaling_upper_bound=1&scaling_lower_bound=2", "Scaling upper bound cannot be lower than the scaling lower bound.\n"},
+      {"function=f&scaling_upper_bound=1&scaling_lower_bound=2",
+       "Scaling upper bound cannot be lower than the scaling lower bound.\n"},
   };
   for (const auto& [body, text] : cases) {
     const auto answer = f.post(body, "/patch");

@@ -98,8 +98,9 @@ TEST_CASE("function json: fields of a newer version in the state log are skipped
   std::string text = encode_function(sample_function());
   text.insert(1, "\"from_the_future\":{\"x\":[1]},");
   CHECK(decode_function(text).value() == sample_function());
-  for (const std::string_view broken : {"", "{", "[]", R"({"name":"x"})", R"({"name":"x","created_at_us":1,"revisions":[{}]})",
-                                        R"({"name":"x","created_at_us":1,"revisions":[],"serving":1})"}) {
+  for (const std::string_view broken :
+       {"", "{", "[]", R"({"name":"x"})", R"({"name":"x","created_at_us":1,"revisions":[{}]})",
+        R"({"name":"x","created_at_us":1,"revisions":[],"serving":1})"}) {
     const auto decoded = decode_function(broken);
     INFO(broken);
     REQUIRE_FALSE(decoded);
@@ -108,8 +109,12 @@ TEST_CASE("function json: fields of a newer version in the state log are skipped
 }
 
 TEST_CASE("function json: a registration takes the forms of machines and of people") {
-  const auto machine = decode_deploy(R"({"name":"f","image":"builtin:echo","memory_bytes":67108864,"cpu_milli":500,"timeout_ms":1500.5})", std::nullopt, profile());
-  const auto human = decode_deploy(R"({"name":"f","image":"builtin:echo","memory":"64MiB","cpu":"0.5","timeout":"1500.5ms"})", std::nullopt, profile());
+  const auto machine = decode_deploy(
+      R"({"name":"f","image":"builtin:echo","memory_bytes":67108864,"cpu_milli":500,"timeout_ms":1500.5})",
+      std::nullopt, profile());
+  const auto human =
+      decode_deploy(R"({"name":"f","image":"builtin:echo","memory":"64MiB","cpu":"0.5","timeout":"1500.5ms"})",
+                    std::nullopt, profile());
   REQUIRE(machine);
   REQUIRE(human);
   CHECK(machine->spec == human->spec);
@@ -118,11 +123,13 @@ TEST_CASE("function json: a registration takes the forms of machines and of peop
 }
 
 TEST_CASE("function json: absent fields come from the profile, and a named profile wins wherever it stands") {
-  const auto plain = decode_deploy(R"({"name":"f","image":"builtin:echo"})", std::nullopt, *scaling_profile("dirigent"));
+  const auto plain =
+      decode_deploy(R"({"name":"f","image":"builtin:echo"})", std::nullopt, *scaling_profile("dirigent"));
   REQUIRE(plain);
   CHECK(plain->spec.concurrency_limit == 1);
   CHECK(plain->spec.scaling.utilization_percent == 100);
-  const auto named = decode_deploy(R"({"scale_max":4,"name":"f","image":"builtin:echo","profile":"dirigent"})", std::nullopt, profile());
+  const auto named = decode_deploy(R"({"scale_max":4,"name":"f","image":"builtin:echo","profile":"dirigent"})",
+                                   std::nullopt, profile());
   REQUIRE(named);
   CHECK(named->spec.scaling.max_scale == 4);
   CHECK(named->spec.concurrency_limit == 1);
@@ -139,8 +146,10 @@ TEST_CASE("function json: every mistake in a registration is an error that names
       {R"({"name":"F","image":"builtin:echo"})", "'F'"},
       {R"({"name":5,"image":"builtin:echo"})", "field \"name\" is a number, expected a string"},
       {R"({"name":"f","image":"builtin:helo"})", "did you mean \"hello\"?"},
-      {R"({"name":"f","image":"builtin:echo","tiemout":"3s"})", "unknown field \"tiemout\" (did you mean \"timeout\"?)"},
-      {R"({"name":"f","image":"builtin:echo","port":"80"})", "field \"port\" is a string, expected a whole number in 0..65535"},
+      {R"({"name":"f","image":"builtin:echo","tiemout":"3s"})",
+       "unknown field \"tiemout\" (did you mean \"timeout\"?)"},
+      {R"({"name":"f","image":"builtin:echo","port":"80"})",
+       "field \"port\" is a string, expected a whole number in 0..65535"},
       {R"({"name":"f","image":"builtin:echo","port":65536})", "field \"port\""},
       {R"({"name":"f","image":"builtin:echo","port":80.5})", "field \"port\" is 80.5"},
       {R"({"name":"f","image":"builtin:echo","port":0})", "port is 0"},
@@ -179,7 +188,8 @@ TEST_CASE("function json: a patch changes what it names, merges maps, and null r
   base.environment = {{"A", "1"}, {"B", "2"}};
   base.limits.timeout = 9s;
   base.scaling.target = 5;
-  const auto spec = decode_patch(R"({"environment":{"A":null,"C":"3"},"timeout_ms":null,"queue_depth":7})", base, profile());
+  const auto spec =
+      decode_patch(R"({"environment":{"A":null,"C":"3"},"timeout_ms":null,"queue_depth":7})", base, profile());
   REQUIRE(spec);
   CHECK(spec->environment == std::map<std::string, std::string>{{"B", "2"}, {"C", "3"}});
   CHECK(spec->limits.timeout == 300s);

@@ -100,7 +100,9 @@ TEST_CASE("api: deleting takes the function away, a second time it is not there"
 TEST_CASE("api: an unknown function is a 404 that suggests the nearest name") {
   Fixture f;
   f.put_hello();
-  for (const auto& [method, path] : {std::pair{"GET", "/v1/functions/helo"}, {"DELETE", "/v1/functions/helo"}, {"GET", "/v1/functions/helo/logs"},
+  for (const auto& [method, path] : {std::pair{"GET", "/v1/functions/helo"},
+                                     {"DELETE", "/v1/functions/helo"},
+                                     {"GET", "/v1/functions/helo/logs"},
                                      {"GET", "/v1/functions/helo/events"}}) {
     const auto answer = f.api.ask(method, path);
     CHECK(answer.status == 404);
@@ -143,9 +145,14 @@ TEST_CASE("api: wrong paths, methods and queries say what would be right") {
     CHECK_CONTAINS(answer.body, text);
   }
   const std::tuple<std::string, std::string, std::string> refused[] = {
-      {"DELETE", "/v1/functions", "GET, POST"}, {"POST", "/v1/functions/hello", "GET, PUT, PATCH, DELETE"},
-      {"GET", "/v1/functions/hello/scale", "POST"}, {"POST", "/v1/functions/hello/logs", "GET"}, {"POST", "/v1/nodes", "GET"},
-      {"GET", "/v1/nodes/n/cordon", "POST"}, {"POST", "/v1/cluster", "GET"}, {"POST", "/healthz", "GET, HEAD"}};
+      {"DELETE", "/v1/functions", "GET, POST"},
+      {"POST", "/v1/functions/hello", "GET, PUT, PATCH, DELETE"},
+      {"GET", "/v1/functions/hello/scale", "POST"},
+      {"POST", "/v1/functions/hello/logs", "GET"},
+      {"POST", "/v1/nodes", "GET"},
+      {"GET", "/v1/nodes/n/cordon", "POST"},
+      {"POST", "/v1/cluster", "GET"},
+      {"POST", "/healthz", "GET, HEAD"}};
   for (const auto& [method, path, allowed] : refused) {
     INFO(method << " " << path);
     const auto answer = f.api.ask(method, path);
@@ -178,7 +185,8 @@ TEST_CASE("api: events come after the number given, with the wait that was asked
 TEST_CASE("api: logs of a hostile function are valid JSON") {
   Fixture f;
   f.put_hello();
-  f.service.log_lines = {{SandboxId{1}, NodeId{"n1"}, WallTime(5us), false, "one"}, {SandboxId{2}, NodeId{"n1"}, WallTime(6us), true, "\xff\x1b[31m\"two"}};
+  f.service.log_lines = {{SandboxId{1}, NodeId{"n1"}, WallTime(5us), false, "one"},
+                         {SandboxId{2}, NodeId{"n1"}, WallTime(6us), true, "\xff\x1b[31m\"two"}};
   const auto answer = f.api.ask("GET", "/v1/functions/hello/logs?lines=1");
   CHECK(answer.status == 200);
   CHECK_CONTAINS(answer.body, "\\u001b[31m\\\"two");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The settings of each role as values: what remains after flags, environment, configuration file and defaults have been
-// merged and checked (docs/operations.md lists them all). Plain structs, so that the roles know nothing of command lines.
-// Addresses are "host:port" or "unix:/path"; port 0 asks for any free one.
+// merged and checked (docs/operations.md lists them all). Plain structs, so that the roles know nothing of command
+// lines. Addresses are "host:port" or "unix:/path"; port 0 asks for any free one.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ int remove(VerbContext& context) {
 
 int scale(VerbContext& context) {
   const bool automatic = context.arguments.is_on("auto");
-  if (automatic == (context.arguments.words().size() == 2)) return context.misused("scale needs a number or --auto: dirigent ctl scale NAME N");
+  if (automatic == (context.arguments.words().size() == 2))
+    return context.misused("scale needs a number or --auto: dirigent ctl scale NAME N");
   std::string wanted = "null";
   if (!automatic) {
     const auto number = parse_integer(context.word(1));

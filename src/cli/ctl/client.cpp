@@ -70,7 +70,8 @@ Result<io::HttpResponse> ControlClient::exchange(io::HttpCall call) {
   return std::move(*answer);
 }
 
-Outcome<std::string> ControlClient::call(std::string_view method, std::string target, std::string body, Duration extra_time) {
+Outcome<std::string> ControlClient::call(std::string_view method, std::string target, std::string body,
+                                         Duration extra_time) {
   const std::string what = fmt::format("{} {}", method, target);
   io::HttpCall call;
   call.server = server_;
@@ -86,7 +87,8 @@ Outcome<std::string> ControlClient::call(std::string_view method, std::string ta
     failed.error.message = fmt::format("no answer from the control plane: {}", response.error().message);
     if (response.error().code == ErrorCode::unavailable || response.error().code == ErrorCode::not_found) {
       failed.exit_code = 4;
-      failed.hints = {"start one here:      dirigent dev", "or name another one: dirigent ctl --server HOST:PORT (or DIRIGENT_SERVER)"};
+      failed.hints = {"start one here:      dirigent dev",
+                      "or name another one: dirigent ctl --server HOST:PORT (or DIRIGENT_SERVER)"};
     }
     return tl::unexpected(std::move(failed));
   }
@@ -94,7 +96,8 @@ Outcome<std::string> ControlClient::call(std::string_view method, std::string ta
   const Problem problem = read_problem(response->body);
   Failure failed;
   failed.error.code = code_of(problem.reason, response->status);
-  failed.error.message = problem.detail.empty() ? fmt::format("{} was answered with status {}", what, response->status) : problem.detail;
+  failed.error.message =
+      problem.detail.empty() ? fmt::format("{} was answered with status {}", what, response->status) : problem.detail;
   if (!problem.hint.empty()) failed.hints.push_back(problem.hint);
   failed.exit_code = exit_code_of(failed.error.code, true);
   return tl::unexpected(std::move(failed));

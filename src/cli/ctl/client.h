@@ -33,7 +33,8 @@ class ControlClient {
   ControlClient(std::string server, Duration timeout);
 
   // The body of a 2xx answer. Everything else is a Failure made from the server's problem document.
-  Outcome<std::string> call(std::string_view method, std::string target, std::string body = {}, Duration extra_time = {});
+  Outcome<std::string> call(std::string_view method, std::string target, std::string body = {},
+                            Duration extra_time = {});
   // Any exchange with any server; used for invocations.
   Result<io::HttpResponse> exchange(io::HttpCall call);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Shell completion: the shell's script is a few lines that ask this program, so it never falls behind the tables of flags.
+// Shell completion: the shell's script is a few lines that ask this program, so it never falls behind the tables of
+// flags.
 #include <algorithm>
 
 #include "cli/ctl/ctl.h"
@@ -35,7 +36,8 @@ void add_flags(std::vector<std::string>& candidates, const std::vector<Flag>& fl
 // The flag whose value is being typed, if the word before takes one.
 const Flag* flag_before(const std::vector<Flag>& flags, const std::string& word) {
   const auto found = std::find_if(flags.begin(), flags.end(), [&](const Flag& flag) {
-    return !flag.value_name.empty() && (word == "--" + flag.name || (flag.letter != 0 && word == std::string{'-', flag.letter}));
+    return !flag.value_name.empty() &&
+           (word == "--" + flag.name || (flag.letter != 0 && word == std::string{'-', flag.letter}));
   });
   return found == flags.end() ? nullptr : &*found;
 }

@@ -21,7 +21,8 @@ std::string help() {
   for (const Verb& verb : all_verbs()) {
     std::string aliases;
     for (const auto& alias : verb.aliases) aliases += (aliases.empty() ? " (also " : ", ") + alias;
-    rows.push_back({"  " + verb.name + (verb.words.empty() ? "" : " " + verb.words), verb.summary + (aliases.empty() ? "" : aliases + ")")});
+    rows.push_back({"  " + verb.name + (verb.words.empty() ? "" : " " + verb.words),
+                    verb.summary + (aliases.empty() ? "" : aliases + ")")});
   }
   rows.push_back({"  completion bash", "print the completion script of a shell"});
   text += format_table(rows);
@@ -33,7 +34,8 @@ std::string help() {
 }
 
 std::string help(const Verb& verb) {
-  std::string text = fmt::format("usage: dirigent ctl {}{}{} [FLAGS]\n{}\n", verb.name, verb.words.empty() ? "" : " ", verb.words, verb.summary);
+  std::string text = fmt::format("usage: dirigent ctl {}{}{} [FLAGS]\n{}\n", verb.name, verb.words.empty() ? "" : " ",
+                                 verb.words, verb.summary);
   if (!verb.flags.empty()) text += "\nflags:\n" + describe_flags(verb.flags);
   return text + "\nflags of every verb:\n" + describe_flags(common_flags());
 }
@@ -52,7 +54,8 @@ int usage_error(Terminal& terminal, std::string_view message, std::string_view h
 Result<Output> parse_output(std::string_view word) {
   const auto found = std::find(kOutputs.begin(), kOutputs.end(), word);
   if (found != kOutputs.end()) return static_cast<Output>(found - kOutputs.begin());
-  return failure(ErrorCode::invalid_argument, "unknown output \"{}\"{}: use table, wide, json, name or url", word, did_you_mean_suffix(word, kOutputs));
+  return failure(ErrorCode::invalid_argument, "unknown output \"{}\"{}: use table, wide, json, name or url", word,
+                 did_you_mean_suffix(word, kOutputs));
 }
 
 int unknown_verb(Terminal& terminal, std::string_view word) {
@@ -84,7 +87,8 @@ int run_verb(const Verb& verb, const std::vector<std::string>& words, Terminal& 
   if (!output) return usage_error(terminal, output.error().message, see);
   auto client = open_client(*arguments);
   if (!client) return usage_error(terminal, client.error().message, see);
-  VerbContext context{terminal, *client, *arguments, *output, !arguments->is_on("no-headers"), arguments->is_on("quiet")};
+  VerbContext context{
+      terminal, *client, *arguments, *output, !arguments->is_on("no-headers"), arguments->is_on("quiet")};
   return verb.run(context);
 }
 
@@ -117,7 +121,8 @@ const std::vector<Verb>& all_verbs() {
 
 const Verb* find_verb(std::string_view word) {
   for (const Verb& verb : all_verbs()) {
-    if (verb.name == word || std::find(verb.aliases.begin(), verb.aliases.end(), word) != verb.aliases.end()) return &verb;
+    if (verb.name == word || std::find(verb.aliases.begin(), verb.aliases.end(), word) != verb.aliases.end())
+      return &verb;
   }
   return nullptr;
 }
@@ -135,7 +140,8 @@ Result<ControlClient> open_client(const Arguments& arguments) {
 int VerbContext::fail(const Failure& failure) const {
   std::vector<std::string> hints = failure.hints;
   if (failure.error.code == ErrorCode::not_found && failure.exit_code == 3) {
-    hints.emplace_back(failure.error.message.find("node") != std::string::npos ? "list nodes:  dirigent ctl nodes" : "list functions:  dirigent ctl list");
+    hints.emplace_back(failure.error.message.find("node") != std::string::npos ? "list nodes:  dirigent ctl nodes"
+                                                                               : "list functions:  dirigent ctl list");
   }
   terminal.error(failure.error.message, hints);
   return failure.exit_code;
@@ -160,7 +166,8 @@ int run_ctl(const std::vector<std::string>& words, Terminal terminal) {
   // The common flags may stand before the verb as well.
   Arguments leading;
   auto skipped = parse_leading_flags(words, common_flags(), leading);
-  if (!skipped) return usage_error(terminal, skipped.error().message, "flags of a verb stand behind it:  dirigent ctl --help");
+  if (!skipped)
+    return usage_error(terminal, skipped.error().message, "flags of a verb stand behind it:  dirigent ctl --help");
   if (*skipped == words.size()) {
     if (leading.has("help")) return show(terminal, help());
     terminal.say(help());
@@ -171,7 +178,8 @@ int run_ctl(const std::vector<std::string>& words, Terminal terminal) {
   rest.insert(rest.end(), words.begin() + static_cast<std::ptrdiff_t>(*skipped) + 1, words.end());
   if (word == "help") return show(terminal, help());
   if (word == "completion") {
-    if (rest != std::vector<std::string>{"bash"}) return usage_error(terminal, "completion scripts exist for bash", "dirigent ctl completion bash");
+    if (rest != std::vector<std::string>{"bash"})
+      return usage_error(terminal, "completion scripts exist for bash", "dirigent ctl completion bash");
     return show(terminal, bash_completion());
   }
   const Verb* verb = find_verb(word);

@@ -12,8 +12,8 @@ namespace dirigent::cli {
 
 int run_ctl(const std::vector<std::string>& words, Terminal terminal);
 
-// Candidates for the word at `current` of a command line that starts with the program's name, one a line. Asks the control
-// plane for names, for at most one second.
+// Candidates for the word at `current` of a command line that starts with the program's name, one a line. Asks the
+// control plane for names, for at most one second.
 std::string complete(const std::vector<std::string>& line, std::size_t current);
 // The script that `dirigent ctl completion bash` prints.
 std::string bash_completion();

@@ -40,7 +40,10 @@ class Follower {
     for (;;) {
       const Duration left = deadline - io::Loop::now();
       const auto wait = std::clamp<Duration>(left, 0ms, kPollTime);
-      auto body = context_.client.call("GET", fmt::format("/v1/functions/{}/events?after={}&wait_ms={}", deployed_.function.name, after_, wait / 1ms), {}, wait);
+      auto body = context_.client.call(
+          "GET",
+          fmt::format("/v1/functions/{}/events?after={}&wait_ms={}", deployed_.function.name, after_, wait / 1ms), {},
+          wait);
       if (!body) return tl::unexpected(body.error());
       auto events = read_events(*body);
       if (!events) return tl::unexpected(failure_of(events.error()));
@@ -90,7 +93,8 @@ class Follower {
     if (function->serving && *function->serving >= deployed_.revision) return Progress::ready;
     if (function->candidate && *function->candidate == deployed_.revision) return Progress::going_on;
     if (function->last_failure) end_ = function->last_failure;
-    last_text_ = function->candidate ? fmt::format("revision {} took its place", *function->candidate) : "the test start failed";
+    last_text_ =
+        function->candidate ? fmt::format("revision {} took its place", *function->candidate) : "the test start failed";
     return Progress::failed;
   }
 
@@ -136,7 +140,8 @@ int tell_failure(VerbContext& context, const DeployedRow& deployed, const Follow
   }
   hints.push_back(deployed.function.serving
                       ? fmt::format("traffic was not changed: revision {} still serves", *deployed.function.serving)
-                      : fmt::format("traffic was not changed; keep or remove it with: dirigent ctl delete {}", deployed.function.name));
+                      : fmt::format("traffic was not changed; keep or remove it with: dirigent ctl delete {}",
+                                    deployed.function.name));
   context.terminal.error(fmt::format("{} did not become ready: {}", name_of(deployed), cause), hints);
   return 1;
 }
@@ -177,7 +182,10 @@ int deploy(VerbContext& context) {
   if (!context.quiet) context.terminal.talk("Deploying {} in namespace {}\n", body->name.substr(0, dot), space);
 
   const Instant started = io::Loop::now();
-  auto answer = context.client.call("PUT", fmt::format("{}?create_only={}&verify={}", *path, context.arguments.is_on("create-only") ? 1 : 0, verify ? 1 : 0), body->json);
+  auto answer = context.client.call(
+      "PUT",
+      fmt::format("{}?create_only={}&verify={}", *path, context.arguments.is_on("create-only") ? 1 : 0, verify ? 1 : 0),
+      body->json);
   if (!answer) return context.fail(answer.error());
   auto deployed = read_deployed(*answer);
   if (!deployed) return context.fail(deployed.error());
@@ -185,10 +193,14 @@ int deploy(VerbContext& context) {
   follower.registered_after_ = io::Loop::now() - started;
   follower.step(*follower.registered_after_, image_line(body->image));
   if (!deployed->changed && deployed->function.serving == deployed->revision) {
-    return tell_result(context, deployed->function, fmt::format("{} is up to date: {} has these settings already", deployed->function.name, name_of(*deployed)));
+    return tell_result(
+        context, deployed->function,
+        fmt::format("{} is up to date: {} has these settings already", deployed->function.name, name_of(*deployed)));
   }
   if (context.arguments.value("wait") == "false") {
-    return tell_result(context, deployed->function, fmt::format("{} is registered, {} is being verified", deployed->function.name, name_of(*deployed)));
+    return tell_result(
+        context, deployed->function,
+        fmt::format("{} is registered, {} is being verified", deployed->function.name, name_of(*deployed)));
   }
   // Without a test start the traffic has moved already: only the steps are left to tell.
   const bool is_over = deployed->function.serving == deployed->revision;
@@ -196,18 +208,29 @@ int deploy(VerbContext& context) {
   if (!progress) return context.fail(progress.error());
   if (*progress == Progress::failed) return tell_failure(context, *deployed, follower);
   if (*progress == Progress::going_on) {
-    const std::string hints[] = {"the change was accepted; watch it:  dirigent ctl describe " + deployed->function.name};
-    context.terminal.error(fmt::format("{} is not ready after {}", name_of(*deployed), format_duration(*patience)), hints);
+    const std::string hints[] = {"the change was accepted; watch it:  dirigent ctl describe " +
+                                 deployed->function.name};
+    context.terminal.error(fmt::format("{} is not ready after {}", name_of(*deployed), format_duration(*patience)),
+                           hints);
     return 6;
   }
   const Duration total = std::max(follower.elapsed(), *follower.registered_after_);
-  return tell_result(context, deployed->function, fmt::format("{} is ready in {:.3f}s", deployed->function.name, to_seconds(total)));
+  return tell_result(context, deployed->function,
+                     fmt::format("{} is ready in {:.3f}s", deployed->function.name, to_seconds(total)));
 }
 
 }  // namespace
 
 std::vector<Verb> deploy_verbs() {
-  return {{"deploy", {"apply"}, "NAME --image IMAGE", 0, 1, "create a function or give it a new revision", deploy_flags(), WordKind::function, deploy}};
+  return {{"deploy",
+           {"apply"},
+           "NAME --image IMAGE",
+           0,
+           1,
+           "create a function or give it a new revision",
+           deploy_flags(),
+           WordKind::function,
+           deploy}};
 }
 
 }  // namespace dirigent::cli

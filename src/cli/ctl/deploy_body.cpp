@@ -28,41 +28,63 @@ struct FieldFlag {
 
 const std::vector<FieldFlag>& field_flags() {
   static const std::vector<FieldFlag> table{
-      {{"image", 'i', "IMAGE", "builtin:NAME, exec:/path [args], dir:/rootfs, tar:/file.tar, or a reference"}, "image", Kind::text},
+      {{"image", 'i', "IMAGE", "builtin:NAME, exec:/path [args], dir:/rootfs, tar:/file.tar, or a reference"},
+       "image",
+       Kind::text},
       {{"arg", 0, "WORD", "argument of the function's program (repeatable)", true}, "arguments", Kind::list},
       {{"env", 'e', "KEY=VALUE", "environment variable (repeatable)", true}, "environment", Kind::map},
       {{"working-directory", 0, "DIR", "where the program starts"}, "working_directory", Kind::text},
-      {{"ready-path", 0, "PATH", "GET this until it answers 2xx or 3xx [a TCP connect is enough]"}, "ready_path", Kind::text},
+      {{"ready-path", 0, "PATH", "GET this until it answers 2xx or 3xx [a TCP connect is enough]"},
+       "ready_path",
+       Kind::text},
       {{"memory", 0, "BYTES", "memory of a sandbox [128MiB]"}, "memory", Kind::text},
       {{"cpu", 0, "CPUS", "CPU reserved for a sandbox [0.1]"}, "cpu", Kind::text},
       {{"cpu-limit", 0, "CPUS", "hard CPU limit of a sandbox [none]"}, "cpu_limit", Kind::text},
       {{"pids-max", 0, "N", "most processes and threads in a sandbox [1024]"}, "pids_max", Kind::number},
-      {{"profile", 0, "NAME", "scaling profile: knative, dirigent, latency or cost", false, scaling_profile_names()}, "profile", Kind::text},
-      {{"concurrency-limit", 0, "N", "requests at a time in one sandbox; 0 = no limit"}, "concurrency_limit", Kind::number},
+      {{"profile", 0, "NAME", "scaling profile: knative, dirigent, latency or cost", false, scaling_profile_names()},
+       "profile",
+       Kind::text},
+      {{"concurrency-limit", 0, "N", "requests at a time in one sandbox; 0 = no limit"},
+       "concurrency_limit",
+       Kind::number},
       {{"scale-min", 0, "N", "sandboxes kept at least [0]"}, "scale_min", Kind::number},
       {{"scale-max", 0, "N", "sandboxes at most; 0 = no limit [0]"}, "scale_max", Kind::number},
       {{"scale-init", 0, "N", "sandboxes of a new revision [0]"}, "scale_initial", Kind::number},
       {{"scale-activation", 0, "N", "least sandboxes when there are any [1]"}, "scale_activation", Kind::number},
       {{"scale-down-delay", 0, "DURATION", "wait before scaling down [0s]"}, "scale_down_delay", Kind::text},
       {{"scale-metric", 0, "NAME", "concurrency or rps", false, {"concurrency", "rps"}}, "scale_metric", Kind::text},
-      {{"scale-target", 0, "X", "load one sandbox should have [100 in flight, 200 requests/s]"}, "scale_target", Kind::number},
+      {{"scale-target", 0, "X", "load one sandbox should have [100 in flight, 200 requests/s]"},
+       "scale_target",
+       Kind::number},
       {{"scale-utilization", 0, "PERCENT", "of the target [70]"}, "scale_utilization_percent", Kind::number},
       {{"scale-window", 0, "DURATION", "over which the load is averaged [60s]"}, "scale_window", Kind::text},
       {{"panic-window", 0, "PERCENT", "of the window [10]"}, "panic_window_percent", Kind::number},
-      {{"panic-threshold", 0, "PERCENT", "of the ready sandboxes, at which panic begins [200]"}, "panic_threshold_percent", Kind::number},
+      {{"panic-threshold", 0, "PERCENT", "of the ready sandboxes, at which panic begins [200]"},
+       "panic_threshold_percent",
+       Kind::number},
       {{"burst", 0, "N", "target burst capacity [211]"}, "target_burst_capacity", Kind::number},
       {{"keep-last", 0, "DURATION", "how long the last sandbox is kept [0s]"}, "last_sandbox_retention", Kind::text},
-      {{"scale-to-zero-grace", 0, "DURATION", "wait before the last sandbox goes [0s]"}, "scale_to_zero_grace", Kind::text},
-      {{"aggregation", 0, "NAME", "linear or weighted-exponential", false, {"linear", "weighted-exponential"}}, "scale_aggregation", Kind::text},
+      {{"scale-to-zero-grace", 0, "DURATION", "wait before the last sandbox goes [0s]"},
+       "scale_to_zero_grace",
+       Kind::text},
+      {{"aggregation", 0, "NAME", "linear or weighted-exponential", false, {"linear", "weighted-exponential"}},
+       "scale_aggregation",
+       Kind::text},
       {{"timeout", 0, "DURATION", "longest whole request [300s]"}, "timeout", Kind::text},
-      {{"first-byte-timeout", 0, "DURATION", "longest wait for the response's head [as --timeout]"}, "first_byte_timeout", Kind::text},
+      {{"first-byte-timeout", 0, "DURATION", "longest wait for the response's head [as --timeout]"},
+       "first_byte_timeout",
+       Kind::text},
       {{"idle-timeout", 0, "DURATION", "longest silence in both directions; 0 = off [0]"}, "idle_timeout", Kind::text},
       {{"queue-timeout", 0, "DURATION", "longest wait for a sandbox [30s]"}, "queue_timeout", Kind::text},
       {{"queue-depth", 0, "N", "most waiting requests per data plane [10000]"}, "queue_depth", Kind::number},
       {{"start-timeout", 0, "DURATION", "longest start of a sandbox [60s]"}, "start_timeout", Kind::text},
-      {{"drain", 0, "DURATION", "longest wait for running requests of a sandbox that goes [30s]"}, "drain_timeout", Kind::text},
+      {{"drain", 0, "DURATION", "longest wait for running requests of a sandbox that goes [30s]"},
+       "drain_timeout",
+       Kind::text},
       {{"label", 'l', "KEY=VALUE", "label of the function (repeatable)", true}, "labels", Kind::map},
-      {{"constraint", 0, "KEY=VALUE", "only nodes with this label; KEY!=VALUE: without it (repeatable)", true}, "constraints", Kind::list},
+      {{"constraint", 0, "KEY=VALUE", "only nodes with this label; KEY!=VALUE: without it (repeatable)", true},
+       "constraints",
+       Kind::list},
       {{"runtime", 0, "NAME", "what starts the sandboxes [the node's default]"}, "runtime", Kind::text},
   };
   return table;
@@ -78,7 +100,8 @@ Result<std::pair<std::string, std::string>> split_pair(const std::string& flag, 
 
 // The flag's field and its other form must not both be sent.
 void set_field(Json& body, const std::string& field, Json value) {
-  static const std::map<std::string, std::string> unit_forms{{"memory", "memory_bytes"}, {"cpu", "cpu_milli"}, {"cpu_limit", "cpu_limit_milli"}};
+  static const std::map<std::string, std::string> unit_forms{
+      {"memory", "memory_bytes"}, {"cpu", "cpu_milli"}, {"cpu_limit", "cpu_limit_milli"}};
   const auto unit = unit_forms.find(field);
   body.erase(unit != unit_forms.end() ? unit->second : field + "_ms");
   body[field] = std::move(value);
@@ -109,7 +132,8 @@ Status apply_field(const FieldFlag& entry, const Arguments& arguments, Json& bod
 
 // "1..5", "1..", "..5", "3".
 Status apply_scale(const std::string& text, Json& body) {
-  const auto wrong = failure(ErrorCode::invalid_argument, "--scale \"{}\" is not of the form MIN..MAX, MIN.., ..MAX or N", text);
+  const auto wrong =
+      failure(ErrorCode::invalid_argument, "--scale \"{}\" is not of the form MIN..MAX, MIN.., ..MAX or N", text);
   const auto dots = text.find("..");
   const std::string low = text.substr(0, dots);
   const std::string high = dots == std::string::npos ? low : text.substr(dots + 2);
@@ -129,7 +153,8 @@ Status apply_port(std::string text, Json& body) {
   if (text.starts_with("http1:")) text.erase(0, 6);
   const auto port = parse_integer(text);
   if (!port || *port < 1 || *port > 65535) {
-    return failure(ErrorCode::invalid_argument, "--port \"{}\" is not a port: write N or h2c:N with N in 1..65535", text);
+    return failure(ErrorCode::invalid_argument, "--port \"{}\" is not a port: write N or h2c:N with N in 1..65535",
+                   text);
   }
   body["port"] = *port;
   body["protocol"] = is_h2c ? "h2c" : "http1";
@@ -161,7 +186,9 @@ Result<Json> start_from_file(const Arguments& arguments, const ReadFile& read_fi
   if (!text) return failure(text.error());
   Json body = Json::parse(text->begin(), text->end(), nullptr, false);
   if (!body.is_object()) {
-    return failure(ErrorCode::invalid_argument, "{} is not a JSON object: {{\"name\": \"hello\", \"image\": \"builtin:hello\"}} would be one", *path);
+    return failure(ErrorCode::invalid_argument,
+                   "{} is not a JSON object: {{\"name\": \"hello\", \"image\": \"builtin:hello\"}} would be one",
+                   *path);
   }
   return body;
 }
@@ -210,10 +237,16 @@ Result<DeployBody> deploy_body(const Arguments& arguments, const ReadFile& read_
 
   DeployBody result;
   if (!arguments.words().empty()) body["name"] = arguments.words().front();
-  if (const auto name = body.find("name"); name != body.end() && name->is_string()) result.name = name->get<std::string>();
-  if (const auto image = body.find("image"); image != body.end() && image->is_string()) result.image = image->get<std::string>();
-  if (result.name.empty()) return failure(ErrorCode::invalid_argument, "deploy needs a name: dirigent ctl deploy NAME --image IMAGE, or \"name\" in the file");
-  if (result.image.empty()) return failure(ErrorCode::invalid_argument, "deploy needs --image, for example --image builtin:hello, or \"image\" in the file");
+  if (const auto name = body.find("name"); name != body.end() && name->is_string())
+    result.name = name->get<std::string>();
+  if (const auto image = body.find("image"); image != body.end() && image->is_string())
+    result.image = image->get<std::string>();
+  if (result.name.empty())
+    return failure(ErrorCode::invalid_argument,
+                   "deploy needs a name: dirigent ctl deploy NAME --image IMAGE, or \"name\" in the file");
+  if (result.image.empty())
+    return failure(ErrorCode::invalid_argument,
+                   "deploy needs --image, for example --image builtin:hello, or \"image\" in the file");
   result.json = body.dump(-1, ' ', false, Json::error_handler_t::replace);
   return result;
 }

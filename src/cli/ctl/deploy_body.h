@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The flags of `ctl deploy` as the JSON body of a registration. A file given with -f comes first, flags replace its fields.
+// The flags of `ctl deploy` as the JSON body of a registration. A file given with -f comes first, flags replace its
+// fields.
 #pragma once
 
 #include <functional>

@@ -56,7 +56,8 @@ Result<io::HttpCall> make_call(VerbContext& context, std::string_view url) {
   call.body = std::move(*body);
   for (const auto& text : arguments.values("header")) {
     const auto colon = text.find(':');
-    if (colon == std::string::npos || colon == 0) return failure(ErrorCode::invalid_argument, "-H \"{}\" is not of the form \"Name: value\"", text);
+    if (colon == std::string::npos || colon == 0)
+      return failure(ErrorCode::invalid_argument, "-H \"{}\" is not of the form \"Name: value\"", text);
     call.headers.emplace_back(trim(text.substr(0, colon)), trim(text.substr(colon + 1)));
   }
   auto timeout = parse_duration(arguments.value("timeout").value_or("310s"));
@@ -65,7 +66,8 @@ Result<io::HttpCall> make_call(VerbContext& context, std::string_view url) {
   return call;
 }
 
-void tell_request(VerbContext& context, const io::HttpCall& call, std::string_view name, const io::HttpResponse& response) {
+void tell_request(VerbContext& context, const io::HttpCall& call, std::string_view name,
+                  const io::HttpResponse& response) {
   const auto id = io::find_header(response.headers, "X-Call-Id");
   context.terminal.talk("> {} {}{}\n", call.method, name, id ? fmt::format("  call {}", printable(*id)) : "");
   if (const auto timing = io::find_header(response.headers, "Server-Timing")) {
@@ -85,8 +87,9 @@ int invoke(VerbContext& context) {
   auto function = read_function(*answer);
   if (!function) return context.fail(function.error());
   if (!function->url.starts_with("http://")) {
-    return context.fail(failure_of(Error{ErrorCode::unavailable, fmt::format("cannot invoke {}: no data plane is connected", function->name)},
-                                   {"start one:  dirigent data"}));
+    return context.fail(failure_of(
+        Error{ErrorCode::unavailable, fmt::format("cannot invoke {}: no data plane is connected", function->name)},
+        {"start one:  dirigent data"}));
   }
   auto call = make_call(context, function->url);
   if (!call) return context.misused(call.error().message);

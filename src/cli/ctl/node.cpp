@@ -25,10 +25,12 @@ std::string milliseconds(double ms) { return ms == 0 ? "-" : format_duration(fro
 std::vector<std::string> node_row(const NodeRow& node, bool wide) {
   std::vector<std::string> row{node.name, node.status, format_age(from_seconds(node.joined_for_ms / 1000))};
   if (wide) row.push_back(node.runtime);
-  row.insert(row.end(), {fmt::format("{}/{}/{}", cpus(node.cpu_used), cpus(node.cpu_reserved), cpus(node.cpu_capacity)),
-                         fmt::format("{}/{}/{}", format_bytes(Bytes{node.memory_used}), format_bytes(Bytes{node.memory_reserved}), format_bytes(Bytes{node.memory_capacity})),
-                         fmt::format("{}", node.sandboxes), milliseconds(node.start_p50_ms),
-                         fmt::format("{:.1f}s ago", node.last_heard_ms / 1000)});
+  row.insert(row.end(),
+             {fmt::format("{}/{}/{}", cpus(node.cpu_used), cpus(node.cpu_reserved), cpus(node.cpu_capacity)),
+              fmt::format("{}/{}/{}", format_bytes(Bytes{node.memory_used}), format_bytes(Bytes{node.memory_reserved}),
+                          format_bytes(Bytes{node.memory_capacity})),
+              fmt::format("{}", node.sandboxes), milliseconds(node.start_p50_ms),
+              fmt::format("{:.1f}s ago", node.last_heard_ms / 1000)});
   if (wide) row.insert(row.end(), {labels_text(node), node.version});
   return row;
 }
@@ -46,7 +48,8 @@ int print_nodes(VerbContext& context, const std::string& body, std::string_view 
   if (context.headers) {
     rows.push_back({"NAME", "STATUS", "AGE"});
     if (wide) rows.back().emplace_back("RUNTIME");
-    rows.back().insert(rows.back().end(), {"CPU used/res/cap", "MEMORY used/res/cap", "SANDBOXES", "START P50", "HEARTBEAT"});
+    rows.back().insert(rows.back().end(),
+                       {"CPU used/res/cap", "MEMORY used/res/cap", "SANDBOXES", "START P50", "HEARTBEAT"});
     if (wide) rows.back().insert(rows.back().end(), {"LABELS", "VERSION"});
   }
   for (const NodeRow& node : *nodes) {
@@ -72,8 +75,9 @@ int set_schedulable(VerbContext& context, std::string_view verb) {
   auto body = context.client.call("POST", fmt::format("/v1/nodes/{}/{}", id->value, verb));
   if (!body) return context.fail(body.error());
   if (!context.quiet) {
-    context.terminal.talk("{}\n", verb == "cordon" ? fmt::format("{} gets no new sandboxes; those it has stay", id->value)
-                                                   : fmt::format("{} gets new sandboxes again", id->value));
+    context.terminal.talk("{}\n", verb == "cordon"
+                                      ? fmt::format("{} gets no new sandboxes; those it has stay", id->value)
+                                      : fmt::format("{} gets new sandboxes again", id->value));
   }
   return context.output == Output::table ? 0 : print_nodes(context, *body, id->value);
 }

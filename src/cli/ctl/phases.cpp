@@ -20,8 +20,9 @@ struct Known {
   std::string_view label;
 };
 // In the order in which a cold request meets them.
-constexpr Known kOrder[] = {{"queue", "queue"}, {"schedule", "schedule"}, {"create", "create"}, {"network", "network"}, {"start", "start"},
-                            {"probe", "probe"}, {"route", "route"}, {"proxy", "proxy"}, {"fn", "function"}};
+constexpr Known kOrder[] = {{"queue", "queue"},     {"schedule", "schedule"}, {"create", "create"},
+                            {"network", "network"}, {"start", "start"},       {"probe", "probe"},
+                            {"route", "route"},     {"proxy", "proxy"},       {"fn", "function"}};
 
 const Phase* find(const std::vector<Phase>& phases, std::string_view name) {
   const auto found = std::find_if(phases.begin(), phases.end(), [&](const Phase& p) { return p.name == name; });
@@ -107,14 +108,17 @@ std::string draw_phases(const std::vector<Phase>& phases) {
   if (!any) return {};
   const Phase* cold = find(phases, "cold");
   const bool is_cold = cold != nullptr && cold->description != "no";
-  const std::string head = is_cold ? fmt::format("cold start on {}", cold->description.empty() ? "a new sandbox" : cold->description) : "warm";
+  const std::string head =
+      is_cold ? fmt::format("cold start on {}", cold->description.empty() ? "a new sandbox" : cold->description)
+              : "warm";
   std::string text = fmt::format("{:<48}  total {:>7.2f} ms\n", head, total);
   double at = 0;
   for (const Known& known : kOrder) {
     const Phase* phase = find(phases, known.name);
     if (phase == nullptr) continue;
     const double cells_per_ms = total > 0 ? static_cast<double>(kBarCells) / total : 0;
-    std::string line = fmt::format("  {:<12}  {}  {:>14.2f} ms", known.label, bar(at * cells_per_ms, (at + phase->ms) * cells_per_ms), phase->ms);
+    std::string line = fmt::format("  {:<12}  {}  {:>14.2f} ms", known.label,
+                                   bar(at * cells_per_ms, (at + phase->ms) * cells_per_ms), phase->ms);
     if (!phase->description.empty()) line += "   " + phase->description;
     text += line + "\n";
     at += phase->ms;

@@ -171,14 +171,16 @@ Result<T> read_body(std::string_view body, Reader reader) {
     reader(json, value);
     return value;
   } catch (const nlohmann::json::exception& exception) {
-    return failure(ErrorCode::corrupt, "the control plane's answer cannot be read (is it another program, or another version?): {}",
+    return failure(ErrorCode::corrupt,
+                   "the control plane's answer cannot be read (is it another program, or another version?): {}",
                    exception.what());
   }
 }
 
 template <class Row>
 Result<std::vector<Row>> read_list(std::string_view body, const char* name) {
-  return read_body<std::vector<Row>>(body, [&](const Json& json, std::vector<Row>& rows) { read_rows(json, name, rows); });
+  return read_body<std::vector<Row>>(body,
+                                     [&](const Json& json, std::vector<Row>& rows) { read_rows(json, name, rows); });
 }
 
 }  // namespace
@@ -195,7 +197,9 @@ Problem read_problem(std::string_view body) {
 Result<FunctionRow> read_function(std::string_view body) {
   return read_body<FunctionRow>(body, [](const Json& json, FunctionRow& row) { read(json, row); });
 }
-Result<std::vector<FunctionRow>> read_functions(std::string_view body) { return read_list<FunctionRow>(body, "functions"); }
+Result<std::vector<FunctionRow>> read_functions(std::string_view body) {
+  return read_list<FunctionRow>(body, "functions");
+}
 Result<DeployedRow> read_deployed(std::string_view body) {
   return read_body<DeployedRow>(body, [](const Json& json, DeployedRow& row) { read(json, row); });
 }
@@ -217,6 +221,8 @@ std::string pretty_json(std::string_view body) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-std::string quoted_json(std::string_view text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string quoted_json(std::string_view text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 }  // namespace dirigent::cli

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The answers of the control plane's API as plain values, so that JSON stays in one file. Reading is lenient: a field that
-// an older or newer server does not send keeps its default.
+// The answers of the control plane's API as plain values, so that JSON stays in one file. Reading is lenient: a field
+// that an older or newer server does not send keeps its default.
 #pragma once
 
 #include <cstdint>

@@ -27,22 +27,24 @@ std::string clock_text(std::int64_t at_us) {
 }
 
 std::string json_line(const LogRow& row) {
-  return fmt::format("{{\"at_us\":{},\"sandbox\":{},\"node\":{},\"stream\":{},\"text\":{}}}\n", row.at_us, quoted_json(row.sandbox),
-                     quoted_json(row.node), quoted_json(row.stream), quoted_json(row.text));
+  return fmt::format("{{\"at_us\":{},\"sandbox\":{},\"node\":{},\"stream\":{},\"text\":{}}}\n", row.at_us,
+                     quoted_json(row.sandbox), quoted_json(row.node), quoted_json(row.stream), quoted_json(row.text));
 }
 
 void print_line(VerbContext& context, const LogRow& row) {
   if (context.output == Output::json) {
     context.terminal.write(json_line(row));
   } else {
-    context.terminal.print("{} {} {} {} | {}\n", clock_text(row.at_us), row.sandbox.substr(0, 8), row.node, row.stream == "stderr" ? "err" : "out", printable(row.text));
+    context.terminal.print("{} {} {} {} | {}\n", clock_text(row.at_us), row.sandbox.substr(0, 8), row.node,
+                           row.stream == "stderr" ? "err" : "out", printable(row.text));
   }
 }
 
 Result<std::string> log_query(const Arguments& arguments) {
   const auto lines = arguments.value("tail").value_or("100");
   const auto number = parse_integer(lines);
-  if (!number || *number < 1 || *number > 10'000) return failure(ErrorCode::invalid_argument, "--tail \"{}\" is not a number of lines in 1..10000", lines);
+  if (!number || *number < 1 || *number > 10'000)
+    return failure(ErrorCode::invalid_argument, "--tail \"{}\" is not a number of lines in 1..10000", lines);
   std::string query = fmt::format("?lines={}", *number);
   if (const auto sandbox = arguments.value("sandbox")) query += "&sandbox=" + io::percent_encode(*sandbox);
   return query;
@@ -84,11 +86,13 @@ int logs(VerbContext& context) {
 
 void print_event(VerbContext& context, const EventRow& event) {
   if (context.output == Output::json) {
-    context.terminal.print("{{\"sequence\":{},\"at_us\":{},\"kind\":{},\"text\":{}}}\n", event.sequence, event.at_us, quoted_json(event.kind), quoted_json(event.text));
+    context.terminal.print("{{\"sequence\":{},\"at_us\":{},\"kind\":{},\"text\":{}}}\n", event.sequence, event.at_us,
+                           quoted_json(event.kind), quoted_json(event.text));
     return;
   }
   context.terminal.print("{}  {:<16}  {}\n", clock_text(event.at_us), printable(event.kind), printable(event.text));
-  if (event.end && !event.end->detail.empty()) context.terminal.print("                                {}\n", printable(event.end->detail));
+  if (event.end && !event.end->detail.empty())
+    context.terminal.print("                                {}\n", printable(event.end->detail));
 }
 
 int events(VerbContext& context) {
@@ -98,7 +102,8 @@ int events(VerbContext& context) {
   std::uint64_t after = 0;
   Duration wait{};
   for (;;) {
-    auto body = context.client.call("GET", fmt::format("{}/events?after={}&wait_ms={}", *path, after, wait / 1ms), {}, wait);
+    auto body =
+        context.client.call("GET", fmt::format("{}/events?after={}&wait_ms={}", *path, after, wait / 1ms), {}, wait);
     if (!body) return context.fail(body.error());
     auto rows = read_events(*body);
     if (!rows) return context.fail(rows.error());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Registration by HTML form, as the clients of the original Dirigent send it (the Invitro loader among them): POST on any
-// path registers, plus /check, /patch and /health. Order of checks, statuses and texts are the original's; where it
+// Registration by HTML form, as the clients of the original Dirigent send it (the Invitro loader among them): POST on
+// any path registers, plus /check, /patch and /health. Order of checks, statuses and texts are the original's; where it
 // crashed or answered 200 for a failure, this answers with a status that says so. docs/api.md lists both.
 // Runs on the control role's loop.
 #pragma once

@@ -16,7 +16,8 @@ tl::unexpected<Error> refuse(std::string_view text) { return failure(ErrorCode::
 // The original truncates to 32 bits; a number that does not fit is a mistake here.
 std::optional<std::int32_t> integer32(std::string_view text) {
   const auto number = parse_integer(text);
-  if (!number || *number < std::numeric_limits<std::int32_t>::min() || *number > std::numeric_limits<std::int32_t>::max()) {
+  if (!number || *number < std::numeric_limits<std::int32_t>::min() ||
+      *number > std::numeric_limits<std::int32_t>::max()) {
     return std::nullopt;
   }
   return static_cast<std::int32_t>(*number);
@@ -42,7 +43,8 @@ std::vector<std::string> all_values(const Form& form, std::string_view name) {
 }
 
 // A number that may be absent or empty. The error is `text`.
-Result<std::optional<std::int32_t>> number_at_least(const Form& form, std::string_view name, std::int32_t least, std::string_view text) {
+Result<std::optional<std::int32_t>> number_at_least(const Form& form, std::string_view name, std::int32_t least,
+                                                    std::string_view text) {
   const std::string* value = first_value(form, name);
   if (value == nullptr || value->empty()) return std::optional<std::int32_t>();
   const auto number = integer32(*value);
@@ -53,7 +55,11 @@ Result<std::optional<std::int32_t>> number_at_least(const Form& form, std::strin
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t length = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    const std::size_t length = lead < 0x80                   ? 1
+                               : lead >= 0xc2 && lead < 0xe0 ? 2
+                               : lead >= 0xe0 && lead < 0xf0 ? 3
+                               : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                             : 0;
     if (length == 0 || i + length > text.size()) return false;
     for (std::size_t k = 1; k < length; ++k) {
       if ((static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) return false;
@@ -74,11 +80,13 @@ std::string mapped_image(const std::string& image, const FormApiOptions& options
 
 Status read_port_forwarding(const Form& form, RevisionSpec& spec) {
   const auto values = all_values(form, "port_forwarding");
-  if (values.empty()) return refuse("No port forwarding specified. Function cannot communicate with the outside world.");
+  if (values.empty())
+    return refuse("No port forwarding specified. Function cannot communicate with the outside world.");
   const auto port = integer32(values[0]);
   if (!port || *port < 1 || *port > 65535) return refuse("Invalid guest port specified.");
   // The original indexes past the end when the protocol is missing.
-  if (values.size() < 2 || (values[1] != "tcp" && values[1] != "udp")) return refuse("Invalid port forwarding protocol.");
+  if (values.size() < 2 || (values[1] != "tcp" && values[1] != "udp"))
+    return refuse("Invalid port forwarding protocol.");
   spec.port = static_cast<std::uint16_t>(*port);
   return {};
 }
@@ -150,7 +158,8 @@ const std::string* first_value(const Form& form, std::string_view name) {
   return found == form.end() ? nullptr : &found->second;
 }
 
-Result<DeployRequest> read_registration(const Form& form, const ScalingProfile& profile, const FormApiOptions& options) {
+Result<DeployRequest> read_registration(const Form& form, const ScalingProfile& profile,
+                                        const FormApiOptions& options) {
   DeployRequest request;
   request.create_only = true;
   // A loader registers hundreds of functions at once and expects each answer within seconds: no test start.
@@ -169,7 +178,8 @@ Result<DeployRequest> read_registration(const Form& form, const ScalingProfile& 
   if (image == nullptr || image->empty() || !is_utf8(*image)) return refuse("Invalid function image.");
   spec.image = mapped_image(*image, options);
   const bool is_mapped = spec.image != *image;
-  if (auto parsed = parse_image(spec.image); !parsed) return refuse(fmt::format("Invalid function image. {}.", parsed.error().message));
+  if (auto parsed = parse_image(spec.image); !parsed)
+    return refuse(fmt::format("Invalid function image. {}.", parsed.error().message));
 
   if (auto status = read_port_forwarding(form, spec); !status) return failure(status.error());
   // A builtin listens where it is told; the low ports of the published images would need a capability.
@@ -193,7 +203,8 @@ Result<DeployRequest> read_registration(const Form& form, const ScalingProfile& 
     spec.scaling.scale_to_zero_grace = 0s;
     spec.scaling.scale_down_delay = 0s;
   }
-  if (auto status = validate(spec); !status) return refuse(fmt::format("Invalid function. {}.", status.error().message));
+  if (auto status = validate(spec); !status)
+    return refuse(fmt::format("Invalid function. {}.", status.error().message));
   return request;
 }
 
@@ -210,19 +221,26 @@ const std::vector<PatchField>& patch_fields() {
   const auto count = [](double value) { return static_cast<std::uint32_t>(std::min(value, 4294967295.0)); };
   static const auto to_count = count;
   static const std::vector<PatchField> table{
-      {"panic_threshold_percentage", 0, false, [](RevisionSpec& s, double v) { s.scaling.panic_threshold_percent = v; }},
+      {"panic_threshold_percentage", 0, false,
+       [](RevisionSpec& s, double v) { s.scaling.panic_threshold_percent = v; }},
       {"max_scale_up_rate", 0, true, [](RevisionSpec& s, double v) { s.scaling.scale_up_rate_max = v; }},
       {"max_scale_down_rate", 0, true, [](RevisionSpec& s, double v) { s.scaling.scale_down_rate_max = v; }},
       {"container_concurrency", 0, false, [](RevisionSpec& s, double v) { s.concurrency_limit = to_count(v); }},
-      {"container_concurrency_target_percentage", 0, true, [](RevisionSpec& s, double v) { s.scaling.utilization_percent = v; }},
+      {"container_concurrency_target_percentage", 0, true,
+       [](RevisionSpec& s, double v) { s.scaling.utilization_percent = v; }},
       {"stable_window_width", 0, true, [](RevisionSpec& s, double v) { s.scaling.stable_window = from_seconds(v); }},
       // Kept as a part of the stable window, which the field before may have changed.
       {"panic_window_width", 0, true,
-       [](RevisionSpec& s, double v) { s.scaling.panic_window_percent = 100 * v / to_seconds(s.scaling.stable_window); }},
+       [](RevisionSpec& s, double v) {
+         s.scaling.panic_window_percent = 100 * v / to_seconds(s.scaling.stable_window);
+       }},
       {"scaling_period", 0, true, [](RevisionSpec& s, double v) { s.scaling.look_interval = from_seconds(v); }},
       {"target_burst_capacity", 0, false, [](RevisionSpec& s, double v) { s.scaling.target_burst_capacity = v; }},
       {"initial_scale", 0, false, [](RevisionSpec& s, double v) { s.scaling.initial_scale = to_count(v); }},
-      {"total_value", 0, false, [](RevisionSpec& s, double v) { if (v > 0) s.scaling.target = v; }},
+      {"total_value", 0, false,
+       [](RevisionSpec& s, double v) {
+         if (v > 0) s.scaling.target = v;
+       }},
       {"scale_down_delay", 0, false, [](RevisionSpec& s, double v) { s.scaling.scale_down_delay = from_seconds(v); }},
   };
   return table;
@@ -237,7 +255,8 @@ Status apply_form_patch(const Form& form, RevisionSpec& spec) {
     if (text == nullptr || text->empty()) continue;
     const auto number = parse_number(*text);
     if (!number || *number < field.least || (field.above && *number == field.least)) {
-      return refuse(fmt::format("Invalid {} - \"{}\" is not a number {} {}.", field.name, *text, field.above ? "above" : "of at least", field.least));
+      return refuse(fmt::format("Invalid {} - \"{}\" is not a number {} {}.", field.name, *text,
+                                field.above ? "above" : "of at least", field.least));
     }
     field.apply(spec, *number);
   }

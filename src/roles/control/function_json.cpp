@@ -96,13 +96,15 @@ Status read_milliseconds(const Json& value, std::string_view name, Duration& out
   if (!value.is_number()) return mistyped(name, value, "a number of milliseconds");
   const double number = value.get<double>();
   if (!(number >= 0 && number <= 8.64e9)) {
-    return failure(ErrorCode::invalid_argument, "field \"{}\" is {}, expected milliseconds in 0..8640000000", name, value.dump());
+    return failure(ErrorCode::invalid_argument, "field \"{}\" is {}, expected milliseconds in 0..8640000000", name,
+                   value.dump());
   }
   out = Duration(std::llround(number * 1e6));
   return {};
 }
 template <class T>
-Status read_human(const Json& value, std::string_view name, T& out, Result<T> (*parse)(std::string_view), std::string_view expected) {
+Status read_human(const Json& value, std::string_view name, T& out, Result<T> (*parse)(std::string_view),
+                  std::string_view expected) {
   if (!value.is_string()) return mistyped(name, value, expected);
   auto parsed = parse(value.get_ref<const std::string&>());
   if (!parsed) return failure(parsed.error().within(fmt::format("field \"{}\"", name)));
@@ -116,7 +118,8 @@ Result<HttpProtocol> parse_protocol(std::string_view text) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == text) return static_cast<HttpProtocol>(i);
   }
-  return failure(ErrorCode::invalid_argument, "unknown protocol \"{}\": use http1 or h2c{}", text, did_you_mean_suffix(text, names));
+  return failure(ErrorCode::invalid_argument, "unknown protocol \"{}\": use http1 or h2c{}", text,
+                 did_you_mean_suffix(text, names));
 }
 
 // --- the table ------------------------------------------------------------------------------------------------------
@@ -287,10 +290,12 @@ Status apply_body(const Json& body, Mode mode, const RevisionSpec& defaults, Rev
       return f.name == key || (!f.human_name.empty() && f.human_name == key);
     });
     if (field == table.end()) {
-      return failure(ErrorCode::invalid_argument, "unknown field \"{}\"{}", key, did_you_mean_suffix(key, spec_field_names()));
+      return failure(ErrorCode::invalid_argument, "unknown field \"{}\"{}", key,
+                     did_you_mean_suffix(key, spec_field_names()));
     }
     if (!seen.insert(field->name).second) {
-      return failure(ErrorCode::invalid_argument, "fields \"{}\" and \"{}\" say the same: give one of them", field->name, field->human_name);
+      return failure(ErrorCode::invalid_argument, "fields \"{}\" and \"{}\" say the same: give one of them",
+                     field->name, field->human_name);
     }
     if (auto status = apply_field(*field, key, value, mode, defaults, spec); !status) return status;
   }
@@ -299,7 +304,8 @@ Status apply_body(const Json& body, Mode mode, const RevisionSpec& defaults, Rev
 
 Result<Json> parse_object(std::string_view text) {
   auto json = parse_json(text);
-  if (json && !json->is_object()) return failure(ErrorCode::invalid_argument, "the body is {}, a JSON object is expected", kind_of(*json));
+  if (json && !json->is_object())
+    return failure(ErrorCode::invalid_argument, "the body is {}, a JSON object is expected", kind_of(*json));
   return json;
 }
 
@@ -314,7 +320,8 @@ Result<FunctionName> name_of(const Json& body, const std::optional<FunctionName>
   auto name = parse_function_name(text);
   if (!name) return failure(name.error().within("field \"name\""));
   if (from_path && *name != *from_path) {
-    return failure(ErrorCode::invalid_argument, "field \"name\" is \"{}\" but the path names \"{}\"", *name, *from_path);
+    return failure(ErrorCode::invalid_argument, "field \"name\" is \"{}\" but the path names \"{}\"", *name,
+                   *from_path);
   }
   return name;
 }
@@ -357,7 +364,8 @@ Result<Revision> read_revision(const Json& json) {
   if (auto status = read(*number, "revision", revision.number.value); !status) return failure(status.error());
   if (auto status = read_time(json, "created_at_us", revision.created_at); !status) return failure(status.error());
   const auto spec = json.find("spec");
-  if (spec == json.end() || !spec->is_object()) return failure(ErrorCode::invalid_argument, "field \"spec\" is missing or not an object");
+  if (spec == json.end() || !spec->is_object())
+    return failure(ErrorCode::invalid_argument, "field \"spec\" is missing or not an object");
   for (const Field& field : fields()) {
     const auto value = spec->find(field.name);
     if (value == spec->end()) continue;
@@ -391,7 +399,8 @@ Result<Function> read_function(const Json& json) {
     if (!*number) continue;
     *target = RevisionNumber{**number};
     if (function.find(**target) == nullptr) {
-      return failure(ErrorCode::invalid_argument, "field \"{}\" names revision {}, which is not there", field, **number);
+      return failure(ErrorCode::invalid_argument, "field \"{}\" names revision {}, which is not there", field,
+                     **number);
     }
   }
   auto scale = read_optional(json, "manual_scale");
@@ -436,19 +445,22 @@ Result<DeployRequest> decode_deploy(std::string_view body, const std::optional<F
   if (!function) return failure(function.error());
   request.name = *function;
   if (!json->contains("image")) {
-    return failure(ErrorCode::invalid_argument, "field \"image\" is missing: write builtin:hello, exec:/path, dir:/rootfs, tar:FILE or a reference");
+    return failure(ErrorCode::invalid_argument,
+                   "field \"image\" is missing: write builtin:hello, exec:/path, dir:/rootfs, tar:FILE or a reference");
   }
   const Defaults defaults(profile);
   request.spec = defaults.spec;
   if (auto status = apply_profile(*json, request.spec); !status) return failure(status.error());
-  if (auto status = apply_body(*json, Mode::whole, defaults.spec, request.spec); !status) return failure(status.error());
+  if (auto status = apply_body(*json, Mode::whole, defaults.spec, request.spec); !status)
+    return failure(status.error());
   return request;
 }
 
 Result<RevisionSpec> decode_patch(std::string_view body, const RevisionSpec& base, const ScalingProfile& profile) {
   auto json = parse_object(body);
   if (!json) return failure(json.error());
-  if (json->contains("name")) return failure(ErrorCode::invalid_argument, "field \"name\" cannot be changed: deploy under the new name instead");
+  if (json->contains("name"))
+    return failure(ErrorCode::invalid_argument, "field \"name\" cannot be changed: deploy under the new name instead");
   RevisionSpec spec = base;
   if (auto status = apply_profile(*json, spec); !status) return failure(status.error());
   const Defaults defaults(profile);
@@ -460,9 +472,13 @@ Result<std::optional<std::uint32_t>> decode_scale(std::string_view body) {
   auto json = parse_object(body);
   if (!json) return failure(json.error());
   for (const auto& [key, value] : json->items()) {
-    if (key != "scale") return failure(ErrorCode::invalid_argument, "unknown field \"{}\": the body is {{\"scale\": N}} or {{\"scale\": null}}", key);
+    if (key != "scale")
+      return failure(ErrorCode::invalid_argument,
+                     "unknown field \"{}\": the body is {{\"scale\": N}} or {{\"scale\": null}}", key);
   }
-  if (!json->contains("scale")) return failure(ErrorCode::invalid_argument, "field \"scale\" is missing: the body is {{\"scale\": N}} or {{\"scale\": null}}");
+  if (!json->contains("scale"))
+    return failure(ErrorCode::invalid_argument,
+                   "field \"scale\" is missing: the body is {{\"scale\": N}} or {{\"scale\": null}}");
   return read_optional(*json, "scale");
 }
 

@@ -30,7 +30,8 @@ Result<Json> parse_json(std::string_view text) {
     return json;
   } catch (const nlohmann::json::exception& exception) {
     std::string_view what = exception.what();
-    if (const auto end = what.find("] "); what.starts_with('[') && end != std::string_view::npos) what.remove_prefix(end + 2);
+    if (const auto end = what.find("] "); what.starts_with('[') && end != std::string_view::npos)
+      what.remove_prefix(end + 2);
     return failure(ErrorCode::invalid_argument, "the body is not valid JSON: {}", what);
   }
 }

@@ -44,8 +44,12 @@ Json sandbox_json(const SandboxView& view) {
               {"address", status.address.direct.empty() ? status.address.published : status.address.direct},
               {"age_ms", ms(status.age)},
               {"start",
-               {{"schedule_ms", ms(phases.schedule)}, {"create_ms", ms(phases.create)}, {"network_ms", ms(phases.network)},
-                {"start_ms", ms(phases.start)}, {"probe_ms", ms(phases.probe)}, {"probe_tries", phases.probe_tries},
+               {{"schedule_ms", ms(phases.schedule)},
+                {"create_ms", ms(phases.create)},
+                {"network_ms", ms(phases.network)},
+                {"start_ms", ms(phases.start)},
+                {"probe_ms", ms(phases.probe)},
+                {"probe_tries", phases.probe_tries},
                 {"total_ms", ms(phases.total())}}}};
 }
 
@@ -188,7 +192,8 @@ std::string cluster_json(const ClusterView& cluster) {
                          {"creations", cluster.creations}, {"failures", cluster.failures}});
 }
 
-std::string problem_json(int status, std::string_view code, std::string_view detail, std::string_view hint, bool retriable) {
+std::string problem_json(int status, std::string_view code, std::string_view detail, std::string_view hint,
+                         bool retriable) {
   Json json{{"type", fmt::format("https://dirigent.dev/errors/{}", code)}, {"title", code}, {"status", status},
             {"reason", code}, {"component", "control"}, {"detail", detail}, {"retriable", retriable}};
   if (!hint.empty()) json["hint"] = hint;

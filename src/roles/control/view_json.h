@@ -26,6 +26,7 @@ std::string nodes_json(const std::vector<NodeView>& nodes);
 std::string data_planes_json(const std::vector<DataPlaneView>& data_planes);
 std::string cluster_json(const ClusterView& cluster);
 // RFC 9457. `hint` is one line of help, may be empty.
-std::string problem_json(int status, std::string_view code, std::string_view detail, std::string_view hint, bool retriable);
+std::string problem_json(int status, std::string_view code, std::string_view detail, std::string_view hint,
+                         bool retriable);
 
 }  // namespace dirigent::roles
