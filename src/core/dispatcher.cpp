@@ -212,6 +212,8 @@ void Dispatcher::serve_queue(Entry& entry, Instant now, DispatcherEffects& effec
     }
   }
   if (!entry.report_due && entry.concurrency() > 0) want_report(entry, now + options_.report_interval);
+  // The control plane believes that somebody waits: soon it shall know better.
+  if (entry.waiting == 0 && entry.reported_waiting > 0) want_report(entry, std::max(now, entry.reported_at + options_.relief_interval_min));
   schedule(entry);
 }
 

@@ -117,6 +117,7 @@ struct DispatcherOptions {
   std::uint64_t seed = 1;
   Duration report_interval = 1s;        // of loads that are not zero
   Duration demand_interval_min = 2ms;   // between reports of growing queues
+  Duration relief_interval_min = 10ms;  // from a report of a queue to the report that it is empty
   std::uint32_t attempts_max = 2;       // other sandboxes tried after a failed connection
 };
 

@@ -28,7 +28,8 @@ struct ControlRoleOptions {
   std::string form_profile = "dirigent";        // of functions registered by form
   bool form_sweep = false;                      // they get the short window and the single sandbox of a cold-start sweep
   std::string load_balancer_address;            // answer to a registration by form; "" = the data planes
-  std::vector<std::pair<std::string, std::string>> image_map;  // of registrations by form; empty = the default map
+  // (pattern, image): replacements in registrations by form; a pattern may end with *.
+  std::vector<std::pair<std::string, std::string>> image_map;
   std::string version;
 };
 

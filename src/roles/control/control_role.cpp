@@ -91,7 +91,7 @@ Status ControlRoleImpl::open() {
     http.body_max = 10_MiB;
     FormApiOptions form;
     form.load_balancer_address = options_.load_balancer_address;
-    if (!options_.image_map.empty()) form.image_map = options_.image_map;
+    form.image_map = options_.image_map;
     auto served = io::serve_http(loop_, http, make_form_api(*this, form));
     if (!served) return failure(served.error());
     form_ = std::move(*served);
