@@ -178,7 +178,8 @@ class Cluster {
     load.in_flight = static_cast<std::uint32_t>(std::stoul(option(words, "in_flight", "0")));
     load.average_concurrency = load.waiting + load.in_flight;
     load.interval = 1s;
-    for (const auto name : split(option(words, "occupied", ""), ',')) {
+    const std::string occupied = option(words, "occupied", "");
+    for (const auto name : split(occupied, ',')) {
       if (!name.empty()) load.occupied.push_back(id_of(std::string(name)));
     }
     conductor_->data_plane_said(sessions_.at(words.at(1)), load, now_, effects);

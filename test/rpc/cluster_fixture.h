@@ -25,7 +25,7 @@ inline constexpr const char* kAnyPort = "127.0.0.1:0";
 
 // Turns `loop` until `condition` holds; false after `limit`, so that a broken test ends.
 template <class Condition>
-bool turn_until(io::Loop& loop, Condition condition, Duration limit = 20s) {
+bool turn_until(io::Loop& loop, Condition condition, Duration limit = 60s) {
   const Instant deadline = io::Loop::now() + limit;
   asio::steady_timer heartbeat(loop.context());
   auto is_armed = std::make_shared<bool>(false);

@@ -20,7 +20,7 @@ class TextWriter {
 
   TextWriter& add(std::string_view text) {
     ASSERT(text.size() <= static_cast<std::size_t>(end_ - at_));
-    std::memcpy(at_, text.data(), text.size());
+    if (!text.empty()) std::memcpy(at_, text.data(), text.size());  // an empty view may point nowhere
     at_ += text.size();
     return *this;
   }

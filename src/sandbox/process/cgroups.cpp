@@ -61,7 +61,8 @@ void clear(const std::string& directory) {
     std::reverse(found.begin(), found.end());
     bool all_gone = true;
     for (const auto& path : found) {
-      for (const auto pid : split(read_text(path + "/cgroup.procs"), '\n')) {
+      const std::string processes = read_text(path + "/cgroup.procs");  // split() only points into it
+      for (const auto pid : split(processes, '\n')) {
         if (const auto number = parse_integer(pid); number && *number > 1) ::kill(static_cast<pid_t>(*number), SIGKILL);
       }
       if (::rmdir(path.c_str()) != 0 && errno != ENOENT) all_gone = false;
