@@ -81,6 +81,9 @@ struct FloorCell {
 
 int floor_child(void* argument) {
   const auto& cell = *static_cast<FloorCell*>(argument);
+  // As the cells of the runtime do: the kernel lets no real-time process into a cpu cgroup.
+  const sched_param ordinary{};
+  ::sched_setscheduler(0, SCHED_OTHER, &ordinary);
   for (const int fd : *cell.cgroups) {
     if (::write(fd, "0", 1) != 1) return 1;
   }

@@ -225,6 +225,27 @@ TEST_CASE("process: fifty launches at once all succeed, each with an address of 
   group.drain_now();
 }
 
+TEST_CASE("process: a function's first sandbox does not wait behind the many of another function") {
+  NEEDS_ROOT();
+  Harness harness;
+  auto options = process_options("fair");
+  options.parked = 0;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, options));
+  io::TaskGroup group(harness.loop, "launches");
+  std::vector<Result<Launched>> greedy;
+  std::vector<Result<Launched>> modest;
+  for (int i = 0; i < 60; ++i) group.spawn(launch_into(*open.runtime, order_for("builtin:hello"), greedy));
+  auto order = order_for("builtin:hello");
+  order.function = FunctionName{"modest"};
+  group.spawn(launch_into(*open.runtime, order, modest));
+  REQUIRE(harness.until([&] { return modest.size() == 1; }, 60s));
+  CHECK((modest[0] ? "" : modest[0].error().message) == "");
+  // First come, first served would have started all sixty.
+  CHECK(greedy.size() < 40);
+  REQUIRE(harness.until([&] { return greedy.size() == 60; }, 60s));
+  group.drain_now();
+}
+
 TEST_CASE("process: a launch that is cancelled leaves no sandbox") {
   NEEDS_ROOT();
   Harness harness;

@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "dirigent/base/log.h"
 #include "sandbox/process/runtime_impl.h"
 
@@ -169,7 +171,16 @@ void ProcessRuntime::parked_or_not(const CellPtr& cell, const Status& status) {
   refill();
 }
 
-io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(Instant deadline) {
+// A function's n-th sandbox goes behind every other function's n-1-th: in a burst, one that wants hundreds does not keep
+// those waiting that have none yet.
+void ProcessRuntime::line_up(const std::shared_ptr<Waiter>& waiter) {
+  for (const auto& [id, cell] : by_id_) waiter->rank += cell->function == waiter->function ? 1 : 0;
+  for (const auto& other : waiters_) waiter->rank += other->function == waiter->function ? 1 : 0;
+  const auto behind = [](std::size_t rank, const std::shared_ptr<Waiter>& other) { return rank < other->rank; };
+  waiters_.insert(std::upper_bound(waiters_.begin(), waiters_.end(), waiter->rank, behind), waiter);
+}
+
+io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(std::string function, Instant deadline) {
   ++recent_launches_;
   if (!parked_.empty()) {
     CellPtr cell = parked_.front();
@@ -178,8 +189,8 @@ io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(Instant deadline) {
   }
   if (numbers_.empty())
     co_return failure(ErrorCode::exhausted, "all {} sandbox addresses of this worker are in use", kRangeSize - 4);
-  const auto waiter = std::make_shared<Waiter>(loop_);
-  waiters_.push_back(waiter);
+  const auto waiter = std::make_shared<Waiter>(loop_, std::move(function));
+  line_up(waiter);
   refill();
   Status waited;
   try {

@@ -217,7 +217,8 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   StartPhases phases;
   phases.create = io::Loop::now() - began;
   const Instant waiting_since = io::Loop::now();
-  auto cell = co_await take_cell(began + options_.start_timeout);
+  std::string function = order.function.value;
+  auto cell = co_await take_cell(std::move(function), began + options_.start_timeout);
   if (!cell) co_return failure(cell.error());
   // Zero when a parked cell was there: its network was made before anybody asked.
   phases.network = io::Loop::now() - waiting_since;

@@ -36,8 +36,10 @@ class ProcessRuntime final : public Runtime {
  private:
   using CellPtr = std::shared_ptr<Cell>;
   struct Waiter {
-    explicit Waiter(io::Loop& loop) : signal(loop) {}
+    Waiter(io::Loop& loop, std::string f) : signal(loop), function(std::move(f)) {}
     Signal signal;
+    std::string function;
+    std::size_t rank = 0;  // sandboxes its function has or waits for already
     CellPtr cell;
     Error error;
   };
@@ -62,7 +64,8 @@ class ProcessRuntime final : public Runtime {
   io::Task<void> park_one();
   io::Task<void> park(CellPtr cell);
   void parked_or_not(const CellPtr& cell, const Status& status);
-  io::Task<CellPtr> take_cell(Instant deadline);
+  io::Task<CellPtr> take_cell(std::string function, Instant deadline);
+  void line_up(const std::shared_ptr<Waiter>& waiter);
   io::Task<void> tend_pool();
 
   // events.cpp
@@ -104,7 +107,7 @@ class ProcessRuntime final : public Runtime {
   std::unordered_map<std::uint32_t, CellPtr> by_serial_;  // every cell that is not gone
   std::unordered_map<SandboxId, CellPtr> by_id_;          // those that are sandboxes
   std::deque<CellPtr> parked_;
-  std::deque<std::shared_ptr<Waiter>> waiters_;
+  std::deque<std::shared_ptr<Waiter>> waiters_;           // by rank, and of one rank in the order of arrival
   std::size_t parking_ = 0;
   std::size_t recent_launches_ = 0;                // in this second
   std::size_t demand_ = 0;                         // of the busiest of the last seconds
