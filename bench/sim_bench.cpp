@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   sim::SimOptions options;
-  options.spec.image = "builtin:empty";
+  options.spec.image = "builtin:hello";
   options.spec.scaling = profile->scaling;
   options.spec.concurrency_limit = profile->concurrency_limit;
   options.autoscaler = *autoscaler;

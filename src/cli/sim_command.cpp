@@ -107,7 +107,7 @@ Result<sim::SimOptions> read_options(const Arguments& flags) {
   reader.read("balancer", options.balancer, policy::parse_balancer);
   auto profile = *scaling_profile("dirigent");
   reader.read("profile", profile, scaling_profile);
-  options.spec.image = "builtin:empty";
+  options.spec.image = "builtin:hello";
   options.spec.scaling = profile.scaling;
   options.spec.concurrency_limit = profile.concurrency_limit;
   for (const auto& setting : flags.values("set")) reader.note(sim::apply_setting(options.spec, setting), "set");

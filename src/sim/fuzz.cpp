@@ -43,7 +43,7 @@ FuzzCase fuzz_case(std::uint64_t seed) {
   options.nodes = 1 + static_cast<std::uint32_t>(rng.below(6));
   options.data_planes = one_of<std::uint32_t>(rng, {1, 1, 2, 3});
   options.shards = one_of<std::uint32_t>(rng, {1, 2, 3});
-  options.spec.image = "builtin:empty";
+  options.spec.image = "builtin:hello";
   draw_policies(options, rng);
   // Room for everything that the load can want, on one node alone: whoever is refused at the end is refused wrongly.
   options.node_capacity = {Millicpu{40'000}, Bytes{256LL << 30}};

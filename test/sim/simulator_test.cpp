@@ -42,7 +42,7 @@ void write_trace(const Folder& folder, const std::string& invocations = kInvocat
 SimOptions small_cluster() {
   SimOptions options;
   options.nodes = 4;
-  options.spec.image = "builtin:empty";
+  options.spec.image = "builtin:hello";
   const auto profile = *scaling_profile("dirigent");
   options.spec.scaling = profile.scaling;
   options.spec.concurrency_limit = profile.concurrency_limit;
