@@ -104,6 +104,7 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   std::vector<Sandbox*> old;
   std::size_t ready = 0;
   bool has_verification = false;
+  Sandbox* proven = nullptr;  // the candidate's, and ready
   for (const SandboxId id : fleet_.of(name)) {
     Sandbox* sandbox = fleet_.find(id);
     if (!is_pending(sandbox->state) && sandbox->state != SandboxState::ready) continue;
@@ -112,6 +113,7 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
       if (sandbox->state == SandboxState::ready) ++ready;
     } else if (candidate != nullptr && sandbox->revision == candidate->number) {
       has_verification = true;
+      if (sandbox->state == SandboxState::ready) proven = sandbox;
     } else {
       old.push_back(sandbox);
     }
@@ -119,6 +121,13 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
 
   const bool may_start = !control.retry_at || *control.retry_at <= work.now;
   if (may_start) control.retry_at.reset();
+  if (proven != nullptr && may_start && !catalog_.is_claimed(name)) {
+    // Usually proposed when it became ready; not when an earlier control plane saw that, when the write failed, or when
+    // somebody else was writing the function just then.
+    proven->is_verification = false;
+    control.wanted = std::max<std::uint32_t>(control.wanted, 1);
+    settle_verification(name, candidate->number, true, nullptr, work);
+  }
   if (candidate != nullptr && !has_verification && may_start && control.verifying != candidate->number) {
     note(name, "verifying", candidate->number, fmt::format("starting a test instance of {}", revision_name(name, candidate->number)), work);
     if (start_one(*function, control, *candidate, true, work)) control.verifying = candidate->number;

@@ -53,12 +53,35 @@ void Cluster::check_routes(std::uint32_t plane, std::uint32_t shard, const core:
   for (const auto* removed : change.removed) versions.erase(removed->name.value);
 }
 
+// What the conductor believes of a sandbox and its function.
+std::string Cluster::describe(const FunctionName& name, SandboxId id) const {
+  std::string text = "the conductor does not know it";
+  const auto& fleet = conductor_->fleet().sandboxes();
+  if (const auto known = fleet.find(id); known != fleet.end()) {
+    text = fmt::format("the conductor has it as {} of revision {}{}", to_string(known->second.state), known->second.revision,
+                       known->second.is_verification ? ", a test instance" : "");
+  }
+  const core::FunctionControl* control = conductor_->control(name);
+  const Function* function = conductor_->catalog().find(name);
+  if (control == nullptr || function == nullptr) return text + ", and not the function either";
+  const auto revision = [](const std::optional<RevisionNumber>& number) { return number ? number->value : 0; };
+  text += fmt::format("; wanted {}, serving {}, candidate {}, verifying {}, {} waiting, {} in flight, {}, {}", control->wanted,
+                      revision(function->serving), revision(function->candidate), revision(control->verifying), control->waiting(),
+                      control->in_flight(), control->next_look ? "looked at" : "not looked at", control->next_sample ? "sampled" : "not sampled");
+  if (control->last_scaling) {
+    const auto& last = *control->last_scaling;
+    text += fmt::format("; last decision {:.3f} s ago: desired {} ({})", to_seconds(now_ - last.at), last.desired ? fmt::format("{}", *last.desired) : "none", last.note);
+  }
+  return text;
+}
+
 void Cluster::check_quiet() {
   if (!conductor_ || options_.spec.scaling.min_scale > 0 || !options_.spec.scaling.scale_to_zero) return;
   if (!sandboxes_.empty()) {
     const auto& [id, sandbox] = *sandboxes_.begin();
-    violate(fmt::format("{} sandboxes run though nobody asks for them any more, {} of {} on node {} among them", sandboxes_.size(),
-                        to_string(id), workload_.functions[sandbox.function].name, sandbox.worker));
+    const FunctionName& name = workload_.functions[sandbox.function].name;
+    violate(fmt::format("{} sandboxes run though nobody asks for them any more, {} of {} on node {} among them; {}", sandboxes_.size(),
+                        to_string(id), name, sandbox.worker, describe(name, id)));
   }
   if (!conductor_->fleet().sandboxes().empty()) {
     const auto& [id, sandbox] = *conductor_->fleet().sandboxes().begin();

@@ -192,6 +192,7 @@ class Cluster {
   void check_step();
   void check_sandbox(const SimSandbox& sandbox, SandboxId id);
   void check_routes(std::uint32_t plane, std::uint32_t shard, const core::RouteTableChange& change);
+  [[nodiscard]] std::string describe(const FunctionName& name, SandboxId id) const;
   void check_quiet();  // nothing is left of a cluster without load
   [[nodiscard]] bool is_healed(Instant arrived) const;
 
