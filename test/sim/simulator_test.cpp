@@ -127,7 +127,7 @@ TEST_CASE("load: rates come out as asked for, and what is not understood is refu
   CHECK(std::abs(static_cast<double>(ramp->arrivals.size()) - 5'000) < 360);
   CHECK(make_load("burst:size=10,every_ms=1000", 10s, 1)->arrivals.size() == 100);
   CHECK(error_of(make_load("poison:rps=1", 1s, 1)).find("did you mean \"poisson\"?") != std::string::npos);
-  CHECK(error_of(make_load("poisson:rps=-1", 1s, 1)).find("0.001..1e+06") != std::string::npos);
+  CHECK(error_of(make_load("poisson:rps=-1", 1s, 1)).find("it must be a number in 0.001..") != std::string::npos);
   CHECK(error_of(make_load("poisson:rate=1", 1s, 1)).find("has no \"rate\"") != std::string::npos);
   CHECK(error_of(make_load("poisson:rps=1000000", 1h, 1)).find("the limit is") != std::string::npos);
 }
