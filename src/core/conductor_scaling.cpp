@@ -15,7 +15,6 @@ namespace dirigent::core {
 void Conductor::sample(const Function& function, FunctionControl& control, bool is_urgent, Work& work) {
   policy::LoadSample sample;
   for (const auto& [key, source] : control.sources) {
-    sample.concurrency += source.load.average_concurrency;
     sample.current += source.load.waiting + source.load.in_flight;
     sample.waiting += source.load.waiting;
   }
@@ -24,6 +23,11 @@ void Conductor::sample(const Function& function, FunctionControl& control, bool 
   sample.busy = control.busy;
   const bool is_first = control.sampled_at == Instant{};
   sample.interval = is_first ? 1s : work.now - control.sampled_at;
+  // Reports cover anything from milliseconds to a second: their averages may not stand for more time than they measured.
+  if (sample.interval > Duration::zero()) {
+    sample.concurrency = control.request_seconds / to_seconds(sample.interval);
+    control.request_seconds = 0;
+  }
   if (control.autoscaler) control.autoscaler->observe(work.now, sample);
   if (!is_urgent) {
     const double seconds = std::max(to_seconds(sample.interval), 0.1);

@@ -163,6 +163,16 @@ TEST_CASE("sim: a cold request waits for the start of its sandbox, a warm one fo
   CHECK(outcome.latency_ms.quantile(0.5) < 0.5);
 }
 
+TEST_CASE("sim: a burst that is over within milliseconds does not count as load of a whole second") {
+  SimOptions options = small_cluster();
+  // 30 requests of 10 ms each second are 0.3 at a time; they wait together for 40 ms at most.
+  const auto workload = make_load("burst:size=30,every_ms=1000,duration_ms=10,functions=1", 120s, 1);
+  const Outcome outcome = simulate(options, *workload);
+  CHECK(outcome.violation.empty());
+  CHECK(outcome.failures.empty());
+  CHECK(outcome.sandboxes_max <= 60);
+}
+
 TEST_CASE("sim: a data plane that is told too large a limit is caught by the checker") {
   SimOptions options = small_cluster();
   const auto workload = make_load("poisson:rps=100,duration_ms=100,functions=2", 10s, 1);
