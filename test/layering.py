@@ -20,7 +20,8 @@ FLOORS = {  # floor: floors it may include besides itself
     "store": {"base", "model"},
     "sandbox": {"base", "model", "io"},
     "roles": {"base", "model", "policy", "core", "io", "rpc", "store", "sandbox"},
-    "cli": {"base", "model", "policy", "core", "io", "roles"},
+    "sim": {"base", "model", "policy", "core"},
+    "cli": {"base", "model", "policy", "core", "io", "roles", "sim"},
 }
 THIRD_PARTY = {  # header pattern: floors that may include it ("public": also in include/)
     r"fmt/": set(FLOORS),

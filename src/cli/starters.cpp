@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "cli/sim_command.h"
 #include "cli/version.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/address.h"
@@ -263,6 +264,7 @@ Commands all_commands() {
   commands.data = start_data;
   commands.worker = start_worker;
   commands.dev = start_dev;
+  commands.extra.push_back({"sim", "simulate a cluster in virtual time: the same decisions, a trace, a seed", run_sim});
   return commands;
 }
 

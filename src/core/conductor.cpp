@@ -293,6 +293,7 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
     source = {*load, now};
     control.arrivals += load->arrivals;
     control.completions += load->completions;
+    control.request_seconds += load->average_concurrency * to_seconds(load->interval);
     control.busy += load->busy;
     for (const SandboxId id : load->occupied) {
       if (Sandbox* sandbox = fleet_.find(id)) sandbox->last_busy_at = now;

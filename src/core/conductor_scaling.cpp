@@ -15,7 +15,6 @@ namespace dirigent::core {
 void Conductor::sample(const Function& function, FunctionControl& control, bool is_urgent, Work& work) {
   policy::LoadSample sample;
   for (const auto& [key, source] : control.sources) {
-    sample.concurrency += source.load.average_concurrency;
     sample.current += source.load.waiting + source.load.in_flight;
     sample.waiting += source.load.waiting;
   }
@@ -24,6 +23,11 @@ void Conductor::sample(const Function& function, FunctionControl& control, bool 
   sample.busy = control.busy;
   const bool is_first = control.sampled_at == Instant{};
   sample.interval = is_first ? 1s : work.now - control.sampled_at;
+  // Reports cover anything from milliseconds to a second: their averages may not stand for more time than they measured.
+  if (sample.interval > Duration::zero()) {
+    sample.concurrency = control.request_seconds / to_seconds(sample.interval);
+    control.request_seconds = 0;
+  }
   if (control.autoscaler) control.autoscaler->observe(work.now, sample);
   if (!is_urgent) {
     const double seconds = std::max(to_seconds(sample.interval), 0.1);
@@ -104,6 +108,7 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   std::vector<Sandbox*> old;
   std::size_t ready = 0;
   bool has_verification = false;
+  Sandbox* proven = nullptr;  // the candidate's, and ready
   for (const SandboxId id : fleet_.of(name)) {
     Sandbox* sandbox = fleet_.find(id);
     if (!is_pending(sandbox->state) && sandbox->state != SandboxState::ready) continue;
@@ -112,6 +117,7 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
       if (sandbox->state == SandboxState::ready) ++ready;
     } else if (candidate != nullptr && sandbox->revision == candidate->number) {
       has_verification = true;
+      if (sandbox->state == SandboxState::ready) proven = sandbox;
     } else {
       old.push_back(sandbox);
     }
@@ -119,6 +125,13 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
 
   const bool may_start = !control.retry_at || *control.retry_at <= work.now;
   if (may_start) control.retry_at.reset();
+  if (proven != nullptr && may_start && !catalog_.is_claimed(name)) {
+    // Usually proposed when it became ready; not when an earlier control plane saw that, when the write failed, or when
+    // somebody else was writing the function just then.
+    proven->is_verification = false;
+    control.wanted = std::max<std::uint32_t>(control.wanted, 1);
+    settle_verification(name, candidate->number, true, nullptr, work);
+  }
   if (candidate != nullptr && !has_verification && may_start && control.verifying != candidate->number) {
     note(name, "verifying", candidate->number, fmt::format("starting a test instance of {}", revision_name(name, candidate->number)), work);
     if (start_one(*function, control, *candidate, true, work)) control.verifying = candidate->number;

@@ -11,6 +11,7 @@ namespace dirigent::core {
 // Everything a shard knows of one function.
 struct Dispatcher::Entry {
   FunctionShared* shared = nullptr;
+  std::uint64_t number = 0;  // in order of appearance
   std::shared_ptr<const RoutedFunction> routed;
   policy::BalancerState balancer;
   bool removed = false;
@@ -263,7 +264,7 @@ void Dispatcher::give_back(SandboxSlots* sandbox, FunctionShared* function, Inst
   Entry& entry = *found->second;
   if (entry.removed) {
     if (entry.in_flight == 0 && entry.waiting == 0) {
-      if (entry.wakeup) wakeups_.erase({*entry.wakeup, &entry});
+      if (entry.wakeup) wakeups_.erase({*entry.wakeup, entry.number, &entry});
       entries_.erase(found);
     }
     return;
@@ -353,6 +354,7 @@ void Dispatcher::apply(const RouteTableChange& change, Instant now, DispatcherEf
     if (!slot) {
       slot = std::make_unique<Entry>();
       slot->shared = routed->shared;
+      slot->number = ++next_number_;
       slot->integrated_until = now;
       slot->reported_at = now;
       by_name_.erase(routed->shared->name.value);
@@ -375,7 +377,7 @@ void Dispatcher::apply(const RouteTableChange& change, Instant now, DispatcherEf
     refuse_queue(entry, not_found(*function), now, effects);
     const auto named = by_name_.find(function->name.value);
     if (named != by_name_.end() && named->second == &entry) by_name_.erase(named);
-    if (entry.wakeup) wakeups_.erase({*entry.wakeup, &entry});
+    if (entry.wakeup) wakeups_.erase({*entry.wakeup, entry.number, &entry});
     entry.wakeup.reset();
     entry.report_due.reset();
     entry.removed = true;
@@ -410,12 +412,12 @@ void Dispatcher::refuse_parked(const Parked& request, const Refusal& refusal, Di
 
 std::optional<Instant> Dispatcher::next_wakeup() const {
   if (wakeups_.empty()) return std::nullopt;
-  return wakeups_.begin()->first;
+  return wakeups_.begin()->when;
 }
 
 void Dispatcher::tick(Instant now, DispatcherEffects& effects) {
-  while (!wakeups_.empty() && wakeups_.begin()->first <= now) {
-    Entry& entry = *wakeups_.begin()->second;
+  while (!wakeups_.empty() && wakeups_.begin()->when <= now) {
+    Entry& entry = *wakeups_.begin()->entry;
     wakeups_.erase(wakeups_.begin());
     entry.wakeup.reset();
     const Duration queue_timeout = entry.routed->route.limits.queue_timeout;
@@ -476,9 +478,9 @@ void Dispatcher::schedule(Entry& entry) {
     if (!next || deadline < *next) next = deadline;
   }
   if (next == entry.wakeup) return;
-  if (entry.wakeup) wakeups_.erase({*entry.wakeup, &entry});
+  if (entry.wakeup) wakeups_.erase({*entry.wakeup, entry.number, &entry});
   entry.wakeup = next;
-  if (next) wakeups_.emplace(*next, &entry);
+  if (next) wakeups_.insert({*next, entry.number, &entry});
 }
 
 void Dispatcher::report(Entry& entry, Instant now, DispatcherEffects& effects) {

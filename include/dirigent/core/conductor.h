@@ -77,6 +77,7 @@ struct FunctionControl {
   std::map<std::pair<SessionId, std::uint32_t>, Source> sources;
   std::uint64_t arrivals = 0;          // since the last sample
   std::uint64_t completions = 0;
+  double request_seconds = 0;          // waiting and in flight, added up
   Duration busy{};
   Instant sampled_at{};
   double requests_per_second = 0;      // smoothed completions

@@ -190,7 +190,15 @@ class Dispatcher {
   std::unordered_map<FunctionShared*, std::unique_ptr<Entry>> entries_;
   std::unordered_map<std::string_view, Entry*> by_name_;
   std::unordered_map<RequestToken, FunctionShared*> parked_tokens_;  // of requests of this shard, wherever they wait
-  std::set<std::pair<Instant, Entry*>> wakeups_;
+  // Those of one instant in the order in which their functions came, not in that of their addresses: a run repeats.
+  struct Wakeup {
+    Instant when;
+    std::uint64_t number;
+    Entry* entry;
+    bool operator<(const Wakeup& other) const { return when != other.when ? when < other.when : number < other.number; }
+  };
+  std::set<Wakeup> wakeups_;
+  std::uint64_t next_number_ = 0;
   std::size_t in_flight_ = 0;
   std::size_t parked_ = 0;
 };
