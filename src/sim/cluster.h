@@ -209,7 +209,6 @@ class Cluster {
   std::vector<Connection> connections_;
   std::unordered_map<SessionId, std::uint32_t> sessions_;  // to connections
   std::uint64_t next_session_ = 0;
-  Instant planes_changed_{};       // when a data plane last joined or was lost
 
   std::unique_ptr<core::Conductor> conductor_;  // none while the process is down
   std::optional<Instant> control_armed_;

@@ -70,7 +70,6 @@ void Cluster::hear(std::uint32_t number, UpMessage message) {
     connection.session = SessionId{++next_session_};
     connection.server_open = true;
     sessions_[connection.session] = number;
-    planes_changed_ = now_;
     const Status joined = conductor_->data_plane_joined(connection.session, *plane_hello, now_, effects);
     ASSERT(joined.has_value(), "{}", joined.error().message);
     send_down(connection.session, Joined{term_});
@@ -94,7 +93,6 @@ void Cluster::lose(std::uint32_t number) {
   if (is_worker(connection.link)) {
     conductor_->worker_lost(connection.session, now_, effects);
   } else {
-    planes_changed_ = now_;
     conductor_->data_plane_lost(connection.session, now_, effects);
   }
   sessions_.erase(connection.session);

@@ -332,9 +332,9 @@ TEST_CASE("streaming: 64 MiB pass each way in bounded memory") {
   CHECK(wrong == 0);
   // The pieces of this test itself are a few MiB; the bodies are 128.
 #ifdef __SANITIZE_ADDRESS__
-  const long allowed_kib = 512 * 1024;  // freed memory stays in the sanitizer's quarantine
+  const std::size_t allowed_kib = 512 * 1024;  // freed memory stays in the sanitizer's quarantine
 #else
-  const long allowed_kib = 40 * 1024;
+  const std::size_t allowed_kib = 40 * 1024;
 #endif
   CHECK(peak_rss_kib() - before < allowed_kib);
 }
