@@ -2,8 +2,7 @@
 //
 // How long does one decision of the deciding tower take? Nanoseconds per decision, single thread, no I/O: autoscalers
 // (goal: knative at most 1 us), placements over 5,000 nodes (goal: kubernetes at most 20 us), balancers over 100
-// sandboxes. The floor to compare with, in the same run: a virtual call that does nothing, and a scan of all 5,000
-// nodes.
+// sandboxes. The floor to compare with, in the same run: a virtual call that does nothing, and a scan of all 5,000 nodes.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -23,8 +22,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Batches, so that reading the clock does not count, but shorter than a turn of the scheduler; the median of them, so
-// that other work on the machine does not count either.
+// Batches, so that reading the clock does not count, but shorter than a turn of the scheduler; the median of them, so that
+// other work on the machine does not count either.
 constexpr int kBatches = 1001;
 
 template <class Work>
@@ -37,9 +36,8 @@ void measure(const std::string& name, int each, double goal_ns, const Work& work
     batches.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count() / each);
   }
   std::sort(batches.begin(), batches.end());
-  fmt::print(
-      "bench={} ns_per_decision_min={:.0f} ns_per_decision_p50={:.0f} ns_per_decision_p95={:.0f} batches={} each={}",
-      name, batches.front(), batches[kBatches / 2], batches[kBatches * 95 / 100], kBatches, each);
+  fmt::print("bench={} ns_per_decision_min={:.0f} ns_per_decision_p50={:.0f} ns_per_decision_p95={:.0f} batches={} each={}", name,
+             batches.front(), batches[kBatches / 2], batches[kBatches * 95 / 100], kBatches, each);
   if (goal_ns > 0) fmt::print(" goal_ns={:.0f} met={}", goal_ns, batches[kBatches / 2] <= goal_ns ? "yes" : "no");
   fmt::print("\n");
 }
@@ -72,8 +70,7 @@ std::vector<NodeView> make_nodes(std::size_t count, Rng& rng) {
   for (std::size_t i = 0; i < count; ++i) {
     nodes[i].id = {fmt::format("node-{:04}", i)};
     nodes[i].capacity = {Millicpu{10'000}, 64_GiB};
-    nodes[i].reserved = {Millicpu{static_cast<std::int64_t>(rng.below(9'000))},
-                         Bytes{static_cast<std::int64_t>(rng.below(56)) << 30}};
+    nodes[i].reserved = {Millicpu{static_cast<std::int64_t>(rng.below(9'000))}, Bytes{static_cast<std::int64_t>(rng.below(56)) << 30}};
     nodes[i].labels["zone"] = i % 3 == 0 ? "a" : "b";
     if (i % 2 == 0) nodes[i].images = {"app:1"};
   }
@@ -81,8 +78,8 @@ std::vector<NodeView> make_nodes(std::size_t count, Rng& rng) {
 }
 
 // A placement, the reservation that follows it, and the end of the oldest sandbox, so that the cluster stays as full.
-void measure_placement(PlacementKind kind, std::size_t count, const std::vector<std::string>& constraints,
-                       double goal_ns, const std::string& name) {
+void measure_placement(PlacementKind kind, std::size_t count, const std::vector<std::string>& constraints, double goal_ns,
+                       const std::string& name) {
   Rng rng(1);
   std::vector<NodeView> nodes = make_nodes(count, rng);
   const auto index = make_node_index(kind);
@@ -93,9 +90,7 @@ void measure_placement(PlacementKind kind, std::size_t count, const std::vector<
   request.constraints = constraints;
   std::vector<std::size_t> placed;
   std::size_t oldest = 0;
-  const auto load = [&](std::size_t i) {
-    index->set_load(nodes[i].id, nodes[i].reserved, nodes[i].sandboxes, nodes[i].pending);
-  };
+  const auto load = [&](std::size_t i) { index->set_load(nodes[i].id, nodes[i].reserved, nodes[i].sandboxes, nodes[i].pending); };
   measure(name, 20, goal_ns, [&](int) {
     const auto decision = index->choose(request, rng);
     if (!decision) return;
@@ -123,8 +118,7 @@ void measure_scan(std::size_t count) {
       const Resources used = nodes[i].reserved + Resources{Millicpu{100}, 128_MiB};
       if (!used.fits_in(nodes[i].capacity)) continue;
       const double cpu = static_cast<double>(used.cpu.value) / static_cast<double>(nodes[i].capacity.cpu.value);
-      const double memory =
-          static_cast<double>(used.memory.value) / static_cast<double>(nodes[i].capacity.memory.value);
+      const double memory = static_cast<double>(used.memory.value) / static_cast<double>(nodes[i].capacity.memory.value);
       const double score = 2 - cpu - memory - (cpu > memory ? cpu - memory : memory - cpu) / 2;
       if (score > best) {
         best = score;
@@ -175,16 +169,15 @@ int main() {
   measure_autoscaler(AutoscalerKind::knative, Aggregation::weighted_exponential, 1000, "autoscaler_knative_weighted");
   measure_autoscaler(AutoscalerKind::predictive, Aggregation::linear, 0, "autoscaler_predictive");
   measure_autoscaler(AutoscalerKind::mu, Aggregation::linear, 0, "autoscaler_mu");
-  for (const auto kind : {PlacementKind::kubernetes, PlacementKind::random, PlacementKind::round_robin,
-                          PlacementKind::best_fit, PlacementKind::dominant_resource}) {
+  for (const auto kind : {PlacementKind::kubernetes, PlacementKind::random, PlacementKind::round_robin, PlacementKind::best_fit,
+                          PlacementKind::dominant_resource}) {
     measure_placement(kind, 5000, {}, 20'000, fmt::format("placement_{}_5000_nodes", to_string(kind)));
   }
-  measure_placement(PlacementKind::kubernetes, 5000, {"zone=a"}, 20'000,
-                    "placement_kubernetes_5000_nodes_with_constraint");
+  measure_placement(PlacementKind::kubernetes, 5000, {"zone=a"}, 20'000, "placement_kubernetes_5000_nodes_with_constraint");
   measure_placement(PlacementKind::kubernetes, 93, {}, 20'000, "placement_kubernetes_93_nodes");
   measure_scan(5000);
-  for (const auto kind : {BalancerKind::random, BalancerKind::round_robin, BalancerKind::least_processed,
-                          BalancerKind::knative, BalancerKind::least_loaded}) {
+  for (const auto kind : {BalancerKind::random, BalancerKind::round_robin, BalancerKind::least_processed, BalancerKind::knative,
+                          BalancerKind::least_loaded}) {
     measure_balancer(kind);
   }
   return sink == 0 ? 1 : 0;
