@@ -176,7 +176,9 @@ void Dispatcher::park_here(Entry& entry, Parked request, Instant now, Dispatcher
   ++parked_;
   // A slot may have become free while the request was on its way here.
   serve_queue(entry, now, effects);
-  if (entry.waiting > entry.reported_waiting) {
+  // The first to wait for a function without sandboxes is news, whatever was reported of those who waited before it.
+  const bool has_sandboxes = entry.routed && !entry.routed->sandboxes.empty();
+  if (entry.waiting > entry.reported_waiting || (entry.waiting == 1 && !has_sandboxes)) {
     want_report(entry, entry.has_reported && entry.reported_waiting > 0 ? entry.reported_at + options_.demand_interval_min : now);
   }
   schedule(entry);

@@ -233,6 +233,7 @@ void run_scenario(const std::string& name) {
 
 TEST_CASE("dispatcher: warm requests take slots up to the limit, then wait in order") { run_scenario("warm"); }
 TEST_CASE("dispatcher: a cold request waits for its sandbox and demand is reported at once") { run_scenario("cold"); }
+TEST_CASE("dispatcher: a request that finds its function scaled to zero again is reported at once, too") { run_scenario("cold_again"); }
 TEST_CASE("dispatcher: queue length and queue wait are bounded") { run_scenario("bounds"); }
 TEST_CASE("dispatcher: a failed connection is retried elsewhere, ahead of younger requests") { run_scenario("retry"); }
 TEST_CASE("dispatcher: a sandbox that leaves the routes is reported drained when its last request ends") { run_scenario("drain"); }
