@@ -446,6 +446,18 @@ struct DataPlaneHello {
   hostId @3 :Text;
   # The version of dirigent it runs.
   version @4 :Text;
+  # All that it has of sandboxes' limits.
+  shares @5 :List(SlotShare);
+}
+
+# What a data plane has of one sandbox's concurrency limit. 0 = nothing, 4294967295 = no limit.
+struct SlotShare {
+  # Which sandbox. Unique in its list.
+  id @0 :UInt64;
+  # By the last route; 0 = the sandbox is out of the routes.
+  granted @1 :UInt32;
+  # What the data plane may use until it says that it has released it.
+  held @2 :UInt32;
 }
 
 # One thing a data plane has to say.
@@ -453,14 +465,16 @@ struct DataPlaneMessage {
   union {
     # How busy one function is.
     load @0 :FunctionLoad;
-    # Nothing is in flight any more in a sandbox that is out of this data plane's routes.
-    drained @1 :SandboxDrained;
+    # It uses no more of a sandbox's limit than the last update gave it.
+    released @1 :SlotsReleased;
     # A connection to a sandbox was refused or broke.
     suspected @2 :SandboxSuspected;
     # It lives.
     heartbeat @3 :DataPlaneHeartbeat;
     # It is about to leave and takes no new requests.
     leaving @4 :Void;
+    # Every request that arrives from now on meets the routes of an update that asked for this confirmation.
+    applied @5 :RoutesApplied;
   }
 }
 
@@ -488,10 +502,21 @@ struct FunctionLoad {
   occupied @9 :List(UInt64);
 }
 
-# See DataPlaneMessage.drained.
-struct SandboxDrained {
+# See DataPlaneMessage.released. Sent after an update that lowered the share, or took the sandbox out of the routes, once
+# so few requests are in the sandbox.
+struct SlotsReleased {
   # Which sandbox.
   id @0 :UInt64;
+  # What the data plane may still use; 0 = nothing is in flight any more.
+  slots @1 :UInt32;
+  # The number of the update that lowered it; 0 = an update of an earlier session.
+  update @2 :UInt64;
+}
+
+# See DataPlaneMessage.applied.
+struct RoutesApplied {
+  # The number of the update.
+  update @0 :UInt64;
 }
 
 # See DataPlaneMessage.suspected.
@@ -533,6 +558,10 @@ struct RouteUpdate {
   continues @3 :Bool;
   # True: the sender has just started and does not know every sandbox; what is missing here stays as it is.
   provisional @4 :Bool;
+  # Grows with every update of a term.
+  number @5 :UInt64;
+  # The sender waits for `applied`.
+  confirm @6 :Bool;
 }
 
 # The whole route of one function. An older version never replaces a newer one of the same term.

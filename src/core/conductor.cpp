@@ -57,7 +57,8 @@ void Conductor::restore(std::vector<Function> functions, Instant now) {
 }
 
 void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffects& effects) {
-  Work work{now, effects, {}};
+  Work work{now, effects};
+  work.confirm = true;
   const FunctionName name = function_of(command);
   const Function* before = catalog_.find(name);
   const bool existed = before != nullptr;
@@ -149,7 +150,7 @@ void Conductor::propose(std::optional<CatalogCommand> command, Work& work) {
 // --- workers ------------------------------------------------------------------------------------------------------
 
 Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Instant now, ConductorEffects& effects) {
-  Work work{now, effects, {}};
+  Work work{now, effects};
   if (Node* known = fleet_.find_node(hello.node.id); known != nullptr && known->session) {
     // The newer connection is the living one: a worker that restarted quickly is back before its old one has timed out.
     effects.disconnects.emplace_back(*known->session, fmt::format("node {} has joined anew", hello.node.id));
@@ -186,7 +187,7 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
 void Conductor::worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects) {
   Node* node = fleet_.node_of(session);
   if (node == nullptr) return;  // an old connection of a node that has joined anew
-  Work work{now, effects, {}};
+  Work work{now, effects};
   node->heard_at = now;
   if (const auto* heartbeat = std::get_if<NodeHeartbeat>(&message)) {
     node->usage = heartbeat->usage;
@@ -220,7 +221,7 @@ void Conductor::worker_lost(SessionId session, Instant now, ConductorEffects& ef
 Status Conductor::set_schedulable(const NodeId& id, bool schedulable, Instant now, ConductorEffects& effects) {
   Node* node = fleet_.find_node(id);
   if (node == nullptr) return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", id);
-  Work work{now, effects, {}};
+  Work work{now, effects};
   fleet_.set_cordoned(*node, !schedulable);
   if (schedulable) {
     for (auto& [name, control] : controls_) {
@@ -250,32 +251,22 @@ void Conductor::node_gone(const NodeId& id, Work& work) {
 // --- data planes --------------------------------------------------------------------------------------------------
 
 Status Conductor::data_plane_joined(SessionId session, const DataPlaneHello& hello, Instant now, ConductorEffects& effects) {
-  Work work{now, effects, {}};
-  for (auto& [other, plane] : data_planes_) {
-    if (plane.hello.id == hello.id) effects.disconnects.emplace_back(other, fmt::format("data plane {} has joined anew", hello.id));
+  Work work{now, effects};
+  for (auto plane = data_planes_.begin(); plane != data_planes_.end();) {
+    const auto current = plane++;
+    if (current->second.hello.id != hello.id) continue;
+    // The newer connection is the living one.
+    effects.disconnects.emplace_back(current->first, fmt::format("data plane {} has joined anew", hello.id));
+    missed_planes_[current->first] = {hello.id, now};
+    forget_load(current->first);
+    data_planes_.erase(current);
   }
-  data_planes_[session] = {hello, now, false};
-  // The same process on a new connection may still have requests in sandboxes that are being drained.
-  if (const auto last = last_sessions_.find(hello.id); last != last_sessions_.end()) {
-    for (const auto& [id, known] : fleet_.sandboxes()) {
-      if (known.awaiting_drain.contains(last->second)) {
-        Sandbox* sandbox = fleet_.find(id);
-        sandbox->awaiting_drain.erase(last->second);
-        sandbox->awaiting_drain.insert(session);
-      }
-    }
-  }
-  last_sessions_[hello.id] = session;
-  // Shares of concurrency limits depend on how many data planes there are.
-  const bool is_first = data_planes_.size() == 1;
-  if (!is_first) {
-    for (const auto& [id, sandbox] : fleet_.sandboxes()) {
-      if (sandbox.state == SandboxState::ready) work.routes.insert(sandbox.function);
-    }
-  }
-  RouteUpdate update{options_.term, true, recovering(now), {}};
-  for (const auto& [name, function] : catalog_.functions()) update.functions.push_back(route_for(session, name));
-  effects.data_plane_orders.emplace_back(session, std::move(update));
+  DataPlane& plane = data_planes_[session];
+  plane.hello = hello;
+  plane.hello.shares.clear();
+  plane.heard_at = now;
+  take_in(session, hello, work);
+  work.complete.insert(session);
   flush_routes(work);
   return {};
 }
@@ -284,7 +275,7 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
   const auto plane = data_planes_.find(session);
   if (plane == data_planes_.end()) return;
   plane->second.heard_at = now;
-  Work work{now, effects, {}};
+  Work work{now, effects};
   if (const auto* load = std::get_if<FunctionLoad>(&message)) {
     const Function* function = catalog_.find(load->function);
     if (function == nullptr) return;
@@ -319,8 +310,10 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
       rebalance_owners(*function, control, work);
     }
     schedule(load->function, control);
-  } else if (const auto* drained = std::get_if<SandboxDrained>(&message)) {
-    if (Sandbox* sandbox = fleet_.find(drained->id)) drained_by(*sandbox, session, work);
+  } else if (const auto* released = std::get_if<SlotsReleased>(&message)) {
+    slots_released(session, *released, work);
+  } else if (const auto* applied = std::get_if<RoutesApplied>(&message)) {
+    plane->second.applied = std::max(plane->second.applied, applied->update);
   } else if (const auto* suspected = std::get_if<SandboxSuspected>(&message)) {
     Sandbox* sandbox = fleet_.find(suspected->id);
     if (sandbox != nullptr && sandbox->state == SandboxState::ready) {
@@ -337,27 +330,22 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
 }
 
 void Conductor::data_plane_lost(SessionId session, Instant now, ConductorEffects& effects) {
-  if (data_planes_.erase(session) == 0) return;
-  Work work{now, effects, {}};
+  const auto plane = data_planes_.find(session);
+  if (plane == data_planes_.end()) return;
+  Work work{now, effects};
+  const bool has_left = plane->second.leaving;
+  if (!has_left) missed_planes_[session] = {plane->second.hello.id, now + options_.data_plane_loss_grace};
+  data_planes_.erase(plane);
+  forget_load(session);
+  if (has_left) forget_shares(session, true, work);
+  flush_routes(work);
+}
+
+void Conductor::forget_load(SessionId session) {
   for (auto& [name, control] : controls_) {
     std::erase_if(control.sources, [&](const auto& source) { return source.first.first == session; });
     if (control.waiting() == 0) control.demand_since.reset();
   }
-  // What it was asked to drain waits for its return or for the drain time: it may be cut off and not dead.
-  std::vector<SandboxId> touched;
-  for (const auto& [id, sandbox] : fleet_.sandboxes()) {
-    if (sandbox.owner == session || sandbox.next_owner == session || sandbox.state == SandboxState::ready) {
-      touched.push_back(id);
-    }
-  }
-  for (const SandboxId id : touched) {
-    Sandbox* sandbox = fleet_.find(id);
-    if (sandbox == nullptr) continue;
-    if (sandbox->next_owner == session) sandbox->next_owner.reset();
-    if (sandbox->owner == session) sandbox->owner.reset();
-    if (sandbox->state == SandboxState::ready) work.routes.insert(sandbox->function);
-  }
-  flush_routes(work);
 }
 
 // --- time ---------------------------------------------------------------------------------------------------------
@@ -370,22 +358,23 @@ std::optional<Instant> Conductor::next_wakeup() const {
   if (!function_wakeups_.empty()) earlier(function_wakeups_.begin()->first);
   if (!sandbox_deadlines_.empty()) earlier(sandbox_deadlines_.begin()->first);
   if (!lost_nodes_.empty()) earlier(lost_nodes_.begin()->first);
+  for (const auto& [session, missed] : missed_planes_) earlier(missed.until);
   return next;
 }
 
 void Conductor::tick(Instant now, ConductorEffects& effects) {
-  Work work{now, effects, {}};
+  Work work{now, effects};
   if (recovering_until_ && now >= *recovering_until_) {
     recovering_until_.reset();
     // From here on what is not known is not there: the data planes get the truth, and every function its due.
-    for (const auto& [session, plane] : data_planes_) {
-      RouteUpdate update{options_.term, true, false, {}};
-      for (const auto& [name, function] : catalog_.functions()) {
-        ++control_of(name).version.value;
-        update.functions.push_back(route_for(session, name));
+    for (const auto& [session, plane] : data_planes_) work.complete.insert(session);
+    for (auto& [id, grants] : unreleased_) {
+      for (SlotGrant& grant : grants) {
+        if (grant.granted > 0) grant.lowered_by = update_number_ + 1;
+        grant.granted = 0;
       }
-      effects.data_plane_orders.emplace_back(session, std::move(update));
     }
+    flush_routes(work);
     for (const auto& [name, function] : catalog_.functions()) {
       FunctionControl& control = control_of(name);
       if (function.serving) look(function, control, control.waiting() > 0, work);
@@ -396,6 +385,13 @@ void Conductor::tick(Instant now, ConductorEffects& effects) {
     const NodeId id = lost_nodes_.begin()->second;
     lost_nodes_.erase(lost_nodes_.begin());
     node_gone(id, work);
+  }
+  for (auto missed = missed_planes_.begin(); missed != missed_planes_.end();) {
+    const auto current = missed++;
+    if (current->second.until > now) continue;
+    const SessionId session = current->first;
+    missed_planes_.erase(current);
+    forget_shares(session, false, work);
   }
   while (!sandbox_deadlines_.empty() && sandbox_deadlines_.begin()->first <= now) {
     const SandboxId id = sandbox_deadlines_.begin()->second;
@@ -428,6 +424,11 @@ void Conductor::check_invariants() const {
     ASSERT(sandbox.state != SandboxState::gone, "sandbox {} is kept though gone", to_string(id));
     reserved[sandbox.node] += sandbox.reserved;
     ASSERT(fleet_.nodes().contains(sandbox.node), "sandbox {} on unknown node {}", to_string(id), sandbox.node);
+    for (const SlotGrant& grant : sandbox.grants) {
+      ASSERT(grant.granted <= grant.held, "sandbox {}: {} granted, {} held", to_string(id), grant.granted, grant.held);
+    }
+    ASSERT(sandbox.concurrency_limit == 0 || sandbox.held() <= sandbox.concurrency_limit || sandbox.is_overcommitted,
+           "sandbox {}: {} slots are held of {}", to_string(id), sandbox.held(), sandbox.concurrency_limit);
   }
   for (const auto& [id, node] : fleet_.nodes()) {
     ASSERT(reserved[id] == node.reserved, "node {} has a reservation that no sandbox explains", id);

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The conductor's routes: what each data plane is told, and how a sandbox's concurrency limit is shared among them.
-//
-// One data plane, or no limit: the whole limit. A limit of at least one slot per data plane: equal shares. Less: the
-// sandbox belongs to one data plane (its owner) and is handed over when another one needs it more: taken from the old
-// owner's routes, drained there, then given to the new one, so that the limit holds at every moment.
+// The conductor's routes: what each data plane is told.
 #include <algorithm>
 
 #include "conductor_work.h"
@@ -14,15 +10,43 @@ namespace dirigent::core {
 void Conductor::route_changed(const FunctionName& name, Work& work) { work.routes.insert(name); }
 
 void Conductor::flush_routes(Work& work) {
-  if (work.routes.empty()) return;
+  if (work.routes.empty() && work.complete.empty()) return;
+  const auto divide_all = [&](const FunctionName& name, const Function* function) {
+    bool is_changed = false;
+    for (const SandboxId id : fleet_.of(name)) is_changed |= divide(*fleet_.find(id), function, work.now);
+    return is_changed;
+  };
+  if (!work.complete.empty()) {
+    for (const auto& [name, function] : catalog_.functions()) {
+      if (divide_all(name, &function)) work.routes.insert(name);
+      ++control_of(name).version.value;  // it may replace what the data plane kept of an earlier session
+    }
+  }
+  for (const auto& name : work.routes) divide_all(name, catalog_.find(name));
+  ++update_number_;
   for (const auto& name : work.routes) ++control_of(name).version.value;
   for (const auto& [session, plane] : data_planes_) {
-    RouteUpdate update{options_.term, false, recovering(work.now), {}};
-    for (const auto& name : work.routes) update.functions.push_back(route_for(session, name));
-    work.effects.data_plane_orders.emplace_back(session, std::move(update));
+    RouteUpdate update;
+    update.term = options_.term;
+    update.number = update_number_;
+    update.provisional = recovering(work.now);
+    update.complete = work.complete.contains(session);
+    update.confirm = work.confirm || update.complete;
+    if (update.complete) {
+      for (const auto& [name, function] : catalog_.functions()) update.functions.push_back(route_for(session, name));
+    } else {
+      for (const auto& name : work.routes) update.functions.push_back(route_for(session, name));
+    }
+    if (update.complete || !update.functions.empty()) work.effects.data_plane_orders.emplace_back(session, std::move(update));
   }
   work.effects.changed.insert(work.routes.begin(), work.routes.end());
   work.routes.clear();
+  work.complete.clear();
+}
+
+bool Conductor::is_applied(std::uint64_t update) const {
+  return std::all_of(data_planes_.begin(), data_planes_.end(),
+                     [&](const auto& plane) { return plane.second.leaving || plane.second.applied >= update; });
 }
 
 FunctionRoute Conductor::route_for(SessionId session, const FunctionName& name) const {
@@ -48,90 +72,14 @@ FunctionRoute Conductor::route_for(SessionId session, const FunctionName& name) 
   route.limits = revision->spec.limits;
   route.protocol = revision->spec.protocol;
   if (route.unavailable == Reason::none) route.unavailable_detail.clear();
-  // Sandboxes of older revisions serve until they are drained: a new revision takes over without a gap.
   for (const SandboxId id : fleet_.of(name)) {
     const Sandbox& sandbox = fleet_.sandboxes().at(id);
-    if (sandbox.state != SandboxState::ready || sandbox.revision > revision->number) continue;
-    const Revision* its = function->find(sandbox.revision);
-    const std::uint32_t limit = its == nullptr ? revision->spec.concurrency_limit : its->spec.concurrency_limit;
-    const std::uint32_t slots = slots_for(session, sandbox, limit);
-    if (limit != 0 && slots == 0) continue;
+    const auto grant = std::find_if(sandbox.grants.begin(), sandbox.grants.end(), [&](const SlotGrant& g) { return g.session == session; });
+    if (grant == sandbox.grants.end() || grant->granted == 0) continue;
+    const std::uint32_t slots = grant->granted == kUnlimitedSlots ? 0 : grant->granted;
     route.sandboxes.push_back({id, sandbox.node, sandbox.address, slots, sandbox.phases});
   }
   return route;
-}
-
-std::uint32_t Conductor::slots_for(SessionId session, const Sandbox& sandbox, std::uint32_t limit) const {
-  if (limit == 0) return 0;
-  const auto planes = static_cast<std::uint32_t>(data_planes_.size());
-  if (sandbox.owner || sandbox.next_owner) return sandbox.owner == session && !sandbox.next_owner ? limit : 0;
-  if (planes <= 1) return limit;
-  if (limit < planes) return 0;  // to be assigned
-  return limit / planes;
-}
-
-void Conductor::assign_owner(Sandbox& sandbox, std::uint32_t limit) {
-  sandbox.owner.reset();
-  if (limit == 0 || data_planes_.size() <= 1 || limit >= data_planes_.size()) return;
-  // To whom it lacks most: waiting plus in flight, less the slots it has.
-  std::optional<SessionId> best;
-  std::int64_t best_need = 0;
-  const FunctionControl& known = control_of(sandbox.function);
-  for (const auto& [session, plane] : data_planes_) {
-    std::int64_t need = 0;
-    for (const auto& [key, source] : known.sources) {
-      if (key.first == session) need += source.load.waiting + source.load.in_flight;
-    }
-    for (const SandboxId id : fleet_.of(sandbox.function)) {
-      const Sandbox& other = fleet_.sandboxes().at(id);
-      if (other.id != sandbox.id && other.state == SandboxState::ready && (other.next_owner ? other.next_owner : other.owner) == session) {
-        need -= limit;
-      }
-    }
-    if (!plane.leaving && (!best || need > best_need)) {
-      best = session;
-      best_need = need;
-    }
-  }
-  sandbox.owner = best;
-}
-
-// A data plane has requests waiting while another one owns more than it uses: one sandbox a call changes hands.
-void Conductor::rebalance_owners(const Function& function, FunctionControl& control, Work& work) {
-  const Revision* revision = function.serving ? function.find(*function.serving) : nullptr;
-  if (revision == nullptr) return;
-  const std::uint32_t limit = revision->spec.concurrency_limit;
-  if (limit == 0 || data_planes_.size() <= 1 || limit >= data_planes_.size()) return;
-  std::map<SessionId, std::int64_t> spare;   // slots minus load
-  std::map<SessionId, std::uint32_t> waiting;
-  for (const auto& [session, plane] : data_planes_) spare[session] = 0;
-  for (const auto& [key, source] : control.sources) {
-    spare[key.first] -= source.load.waiting + source.load.in_flight;
-    waiting[key.first] += source.load.waiting;
-  }
-  std::vector<Sandbox*> ready;
-  for (const SandboxId id : fleet_.of(function.name)) {
-    Sandbox* sandbox = fleet_.find(id);
-    if (sandbox->state != SandboxState::ready) continue;
-    if (!sandbox->owner) {
-      assign_owner(*sandbox, limit);
-      route_changed(function.name, work);
-    }
-    ready.push_back(sandbox);
-    const auto holder = sandbox->next_owner ? sandbox->next_owner : sandbox->owner;
-    if (holder) spare[*holder] += limit;
-  }
-  const auto needy = std::min_element(spare.begin(), spare.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto rich = std::max_element(spare.begin(), spare.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  if (needy == spare.end() || needy->second >= 0 || waiting[needy->first] == 0 || rich->second < limit) return;
-  Sandbox* best = nullptr;
-  for (Sandbox* sandbox : ready) {
-    if (sandbox->owner != rich->first || sandbox->next_owner) continue;
-    if (best == nullptr || sandbox->last_busy_at < best->last_busy_at) best = sandbox;
-  }
-  if (best == nullptr) return;
-  best->next_owner = needy->first;
-  route_changed(function.name, work);
 }
 
 void Conductor::update_availability(const Function& function, FunctionControl& control, Work& work) {

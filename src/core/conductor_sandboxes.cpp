@@ -21,7 +21,12 @@ void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
       if (node.session) work.effects.worker_orders.emplace_back(*node.session, StopSandbox{options_.term, status.id});
       return;
     }
-    Sandbox& adopted = fleet_.adopt(status, node, revision->spec.resources, work.now);
+    Sandbox& adopted = fleet_.adopt(status, node, revision->spec, work.now);
+    if (const auto held = unreleased_.find(status.id); held != unreleased_.end()) {
+      adopted.grants = std::move(held->second);
+      unreleased_.erase(held);
+      adopted.is_overcommitted = adopted.concurrency_limit != 0 && adopted.held() > adopted.concurrency_limit;
+    }
     FunctionControl& control = control_of(status.function);
     if (function->candidate == status.revision) {
       adopted.is_verification = true;
@@ -31,10 +36,7 @@ void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
     if (recovering(work.now) && !control.wanted_once && function->serving == status.revision) ++control.wanted;
     if (!control.next_look) control.next_look = work.now + revision->spec.scaling.look_interval;
     schedule(status.function, control);
-    if (adopted.state == SandboxState::ready) {
-      assign_owner(adopted, revision->spec.concurrency_limit);
-      route_changed(status.function, work);
-    }
+    if (adopted.state == SandboxState::ready) route_changed(status.function, work);
     return;
   }
   switch (status.state) {
@@ -94,7 +96,6 @@ void Conductor::became_ready(Sandbox& sandbox, const SandboxStatus& status, Work
     control.wanted = std::max<std::uint32_t>(control.wanted, 1);
     settle_verification(name, sandbox.revision, true, nullptr, work);
   }
-  assign_owner(sandbox, revision->spec.concurrency_limit);
   if (!control.next_look) control.next_look = work.now + revision->spec.scaling.look_interval;
   if (!control.next_sample) control.next_sample = work.now + 1s;
   route_changed(name, work);
@@ -110,6 +111,7 @@ void Conductor::ended(Sandbox& sandbox, const SandboxEnd& end, Work& work) {
   const Duration served = was == SandboxState::ready ? work.now - sandbox.ready_at : Duration::zero();
   if (sandbox.deadline) sandbox_deadlines_.erase({*sandbox.deadline, sandbox.id});
   const std::string id_text = to_string(sandbox.id);
+  keep_unreleased(sandbox);
   fleet_.move(sandbox, SandboxState::gone, work.now);
 
   const Function* function = catalog_.find(name);
@@ -150,21 +152,11 @@ void Conductor::ended(Sandbox& sandbox, const SandboxEnd& end, Work& work) {
   reconcile(name, work);
 }
 
-// Out of the routes; stopped when every data plane has confirmed that nothing is in flight in it, or at the deadline.
+// Out of the routes; stopped when no data plane holds anything of it any more, or at the deadline.
 void Conductor::drain(Sandbox& sandbox, Work& work) {
   fleet_.move(sandbox, SandboxState::draining, work.now);
-  sandbox.awaiting_drain.clear();
-  for (const auto& [session, plane] : data_planes_) {
-    const Function* function = catalog_.find(sandbox.function);
-    const Revision* revision = function == nullptr ? nullptr : function->find(sandbox.revision);
-    const std::uint32_t limit = revision == nullptr ? 0 : revision->spec.concurrency_limit;
-    // A data plane that never had it has nothing to confirm. Without the revision we cannot tell: all are asked.
-    if (revision == nullptr || limit == 0 || slots_for(session, sandbox, limit) > 0 || sandbox.owner == session) {
-      sandbox.awaiting_drain.insert(session);
-    }
-  }
   route_changed(sandbox.function, work);
-  if (sandbox.awaiting_drain.empty()) {
+  if (!sandbox.is_held()) {
     stop(sandbox, work);
     return;
   }
@@ -173,19 +165,6 @@ void Conductor::drain(Sandbox& sandbox, Work& work) {
   const Duration patience = revision == nullptr ? 30s : revision->spec.limits.drain_timeout;
   sandbox.deadline = work.now + patience;
   sandbox_deadlines_.emplace(*sandbox.deadline, sandbox.id);
-}
-
-void Conductor::drained_by(Sandbox& sandbox, SessionId session, Work& work) {
-  if (sandbox.state == SandboxState::ready && sandbox.next_owner && sandbox.owner == session) {
-    // Handed over: its old owner has nothing in it any more.
-    sandbox.owner = sandbox.next_owner;
-    sandbox.next_owner.reset();
-    route_changed(sandbox.function, work);
-    return;
-  }
-  if (sandbox.state != SandboxState::draining) return;
-  sandbox.awaiting_drain.erase(session);
-  if (sandbox.awaiting_drain.empty()) stop(sandbox, work);
 }
 
 // Also repeats the order for a sandbox that is being stopped and has not been confirmed.

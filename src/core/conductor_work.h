@@ -12,7 +12,9 @@ namespace dirigent::core {
 struct Conductor::Work {
   Instant now;
   ConductorEffects& effects;
-  std::set<FunctionName> routes;  // that changed: sent once, at the end
+  std::set<FunctionName> routes{};  // that changed: sent once, at the end
+  std::set<SessionId> complete{};   // data planes that are told all routes
+  bool confirm = false;             // somebody waits until the routes are applied
 };
 
 // A revision that is there. Sandboxes of a revision that was forgotten meanwhile are treated as old ones.

@@ -70,7 +70,7 @@ Refusal not_found(const FunctionShared& function) {
 }  // namespace
 
 bool DispatcherEffects::empty() const {
-  return granted.empty() && refused.empty() && posted.empty() && loads.empty() && suspected.empty() && idle.empty();
+  return granted.empty() && refused.empty() && posted.empty() && loads.empty() && suspected.empty() && !released;
 }
 
 void DispatcherEffects::clear() {
@@ -79,7 +79,7 @@ void DispatcherEffects::clear() {
   posted.clear();
   loads.clear();
   suspected.clear();
-  idle.clear();
+  released = false;
 }
 
 Dispatcher::Dispatcher(DispatcherOptions options) : options_(options), rng_(options.seed) {}
@@ -260,7 +260,7 @@ Admission Dispatcher::retry(const Lease& lease, RequestToken token, std::string_
 
 void Dispatcher::give_back(SandboxSlots* sandbox, FunctionShared* function, Instant now, DispatcherEffects& effects) {
   const std::uint32_t left = sandbox->release();
-  if (left == 0 && sandbox->retired()) effects.idle.push_back(sandbox);
+  if (left == sandbox->awaited()) effects.released = true;
   const auto found = entries_.find(function);
   if (found == entries_.end()) return;
   Entry& entry = *found->second;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "dirigent/core/fleet.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "dirigent/base/assert.h"
@@ -10,6 +11,17 @@ namespace dirigent::core {
 namespace {
 bool is_pending(SandboxState state) { return state == SandboxState::placed || state == SandboxState::starting; }
 }  // namespace
+
+std::uint64_t Sandbox::held() const {
+  std::uint64_t sum = 0;
+  for (const SlotGrant& grant : grants) sum += grant.held;
+  return sum;
+}
+
+SlotGrant* Sandbox::grant_of(SessionId session) {
+  const auto found = std::find_if(grants.begin(), grants.end(), [&](const SlotGrant& grant) { return grant.session == session; });
+  return found == grants.end() ? nullptr : &*found;
+}
 
 Fleet::Fleet(policy::PlacementKind placement) : index_(policy::make_node_index(placement)) {}
 
@@ -102,6 +114,7 @@ Result<policy::PlacementDecision> Fleet::place(Sandbox sandbox, const RevisionSp
   sandbox.node = decision->node;
   sandbox.state = SandboxState::placed;
   sandbox.reserved = spec.resources;
+  sandbox.concurrency_limit = spec.concurrency_limit;
   reserve(*node, sandbox);
   ASSERT(node->reserved.fits_in(node->info.capacity), "node {} is over-reserved", node->info.id);
   by_function_[sandbox.function].insert(sandbox.id);
@@ -111,14 +124,16 @@ Result<policy::PlacementDecision> Fleet::place(Sandbox sandbox, const RevisionSp
   return decision;
 }
 
-Sandbox& Fleet::adopt(const SandboxStatus& status, Node& node, const Resources& resources, Instant now) {
+Sandbox& Fleet::adopt(const SandboxStatus& status, Node& node, const RevisionSpec& spec, Instant now) {
   Sandbox sandbox;
   sandbox.id = status.id;
   sandbox.function = status.function;
   sandbox.revision = status.revision;
   sandbox.node = node.info.id;
   sandbox.state = status.state;
-  sandbox.reserved = resources;
+  sandbox.reserved = spec.resources;
+  sandbox.concurrency_limit = spec.concurrency_limit;
+  sandbox.is_adopted = true;
   sandbox.address = status.address;
   sandbox.phases = status.phases;
   sandbox.placed_at = now - status.age;

@@ -456,11 +456,15 @@ std::optional<WorkerOrder> read_one(Faults& faults, schema::WorkerOrder::Reader 
 std::optional<DataPlaneMessage> read_one(Faults& faults, schema::DataPlaneMessage::Reader from) {
   switch (from.which()) {
     case schema::DataPlaneMessage::LOAD: return read(faults, from.getLoad());
-    case schema::DataPlaneMessage::DRAINED: return SandboxDrained{SandboxId{from.getDrained().getId()}};
+    case schema::DataPlaneMessage::RELEASED: {
+      const auto released = from.getReleased();
+      return SlotsReleased{SandboxId{released.getId()}, released.getSlots(), released.getUpdate()};
+    }
     case schema::DataPlaneMessage::SUSPECTED:
       return SandboxSuspected{SandboxId{from.getSuspected().getId()}, text(from.getSuspected().getDetail())};
     case schema::DataPlaneMessage::HEARTBEAT: return DataPlaneHeartbeat{from.getHeartbeat().getRequestsInFlight()};
     case schema::DataPlaneMessage::LEAVING: return DataPlaneLeaving{};
+    case schema::DataPlaneMessage::APPLIED: return RoutesApplied{from.getApplied().getUpdate()};
   }
   return std::nullopt;
 }
@@ -474,6 +478,8 @@ std::optional<OrderPart> read_one(Faults& faults, schema::DataPlaneOrder::Reader
       update.term.value = routes.getTerm();
       update.complete = routes.getComplete();
       update.provisional = routes.getProvisional();
+      update.number = routes.getNumber();
+      update.confirm = routes.getConfirm();
       const auto functions = routes.getFunctions();
       update.functions.reserve(functions.size());
       for (auto function : functions) update.functions.push_back(read(faults, function));
@@ -537,6 +543,13 @@ void write(schema::DataPlaneHello::Builder to, const DataPlaneHello& from) {
   to.setInvokeAddress(text(from.invoke_address));
   to.setHostId(text(from.host_id));
   to.setVersion(text(from.version));
+  auto shares = to.initShares(count(from.shares.size()));
+  for (std::size_t i = 0; i < from.shares.size(); ++i) {
+    auto share = shares[count(i)];
+    share.setId(from.shares[i].sandbox.value);
+    share.setGranted(from.shares[i].granted);
+    share.setHeld(from.shares[i].held);
+  }
 }
 Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
   return checked<DataPlaneHello>("the hello of a data plane", [&](DataPlaneHello& to, Faults& faults) {
@@ -545,6 +558,9 @@ Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
     to.invoke_address = text(from.getInvokeAddress());
     to.host_id = text(from.getHostId());
     to.version = text(from.getVersion());
+    const auto shares = from.getShares();
+    to.shares.reserve(shares.size());
+    for (auto share : shares) to.shares.push_back({SandboxId{share.getId()}, share.getGranted(), share.getHeld()});
   });
 }
 
@@ -576,14 +592,20 @@ void write(schema::WorkerOrder::Builder to, const WorkerOrder& from) {
 
 void write(schema::DataPlaneMessage::Builder to, const DataPlaneMessage& from) {
   std::visit(Overloaded{[&](const FunctionLoad& load) { write(to.initLoad(), load); },
-                        [&](const SandboxDrained& drained) { to.initDrained().setId(drained.id.value); },
+                        [&](const SlotsReleased& released) {
+                          auto builder = to.initReleased();
+                          builder.setId(released.sandbox.value);
+                          builder.setSlots(released.slots);
+                          builder.setUpdate(released.update);
+                        },
                         [&](const SandboxSuspected& suspected) {
                           auto builder = to.initSuspected();
                           builder.setId(suspected.id.value);
                           builder.setDetail(text(suspected.detail));
                         },
                         [&](const DataPlaneHeartbeat& heartbeat) { to.initHeartbeat().setRequestsInFlight(heartbeat.requests_in_flight); },
-                        [&](const DataPlaneLeaving&) { to.setLeaving(); }},
+                        [&](const DataPlaneLeaving&) { to.setLeaving(); },
+                        [&](const RoutesApplied& applied) { to.initApplied().setUpdate(applied.update); }},
              from);
 }
 
@@ -593,6 +615,8 @@ void write(schema::DataPlaneOrder::Builder to, const OrderPart& from) {
   routes.setTerm(update.term.value);
   routes.setComplete(update.complete);
   routes.setProvisional(update.provisional);
+  routes.setNumber(update.number);
+  routes.setConfirm(update.confirm);
   routes.setContinues(from.continues);
   write_list(routes.initFunctions(count(update.functions.size())), update.functions);
 }

@@ -46,6 +46,16 @@ std::size_t weight(const RouteUpdate& update) {
   return sum;
 }
 
+RouteUpdate without_functions(const RouteUpdate& update) {
+  RouteUpdate part;
+  part.term = update.term;
+  part.number = update.number;
+  part.complete = update.complete;
+  part.provisional = update.provisional;
+  part.confirm = update.confirm;
+  return part;
+}
+
 }  // namespace
 
 std::size_t weight(const WorkerHello& hello) {
@@ -71,13 +81,13 @@ std::size_t weight(const OrderPart& part) { return 16 + weight(std::get<RouteUpd
 std::vector<OrderPart> split(DataPlaneOrder order) {
   auto& update = std::get<RouteUpdate>(order);
   std::vector<OrderPart> parts;
-  RouteUpdate part{update.term, update.complete, update.provisional, {}};
+  RouteUpdate part = without_functions(update);
   std::size_t bytes = 0;
   for (auto& function : update.functions) {
     const std::size_t more = weight(function);
     if (bytes + more > kPartBytes && !part.functions.empty()) {
       parts.push_back(OrderPart{std::move(part), true});
-      part = RouteUpdate{update.term, update.complete, update.provisional, {}};
+      part = without_functions(update);
       bytes = 0;
     }
     part.functions.push_back(std::move(function));
@@ -100,9 +110,9 @@ Result<std::vector<DataPlaneOrder>> OrderJoiner::join(std::vector<OrderPart> par
     if (pending_bytes_ > kJoinedBytesMax) {
       return failure(ErrorCode::exhausted, "an update of routes has more than {} bytes", kJoinedBytesMax);
     }
-    pending_.term = update.term;
-    pending_.complete = update.complete;
-    pending_.provisional = update.provisional;
+    auto functions = std::move(pending_.functions);
+    pending_ = without_functions(update);
+    pending_.functions = std::move(functions);
     std::move(update.functions.begin(), update.functions.end(), std::back_inserter(pending_.functions));
     if (part.continues) continue;
     orders.emplace_back(std::exchange(pending_, RouteUpdate{}));

@@ -217,6 +217,7 @@ void Cluster::leave_sandbox(std::uint32_t index) {
   sandbox.requests[request.place_in_sandbox] = last;
   requests_[last].place_in_sandbox = request.place_in_sandbox;
   sandbox.requests.pop_back();
+  if (sandbox.requests.size() <= sandbox.limit) sandbox.is_exceeding = false;
   if (sandbox.requests.empty()) sandbox.busy += now_ - sandbox.busy_since;
 }
 

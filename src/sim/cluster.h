@@ -60,8 +60,9 @@ class Cluster {
   // --- data planes
   struct ShardApply { std::uint32_t shard; std::shared_ptr<const core::RouteTableChange> change; };
   struct ShardApplied { std::uint32_t shard; std::uint64_t number; };
+  struct SlotsFreed {};
   struct ToControl { DataPlaneMessage message; };
-  using Mail = std::variant<core::ShardMessage, ShardApply, ShardApplied, std::vector<core::SandboxSlots*>, ToControl>;
+  using Mail = std::variant<core::ShardMessage, ShardApply, ShardApplied, SlotsFreed, ToControl>;
   struct Mailbox {                // of a loop: the shards', then the main one's
     std::deque<Mail> mails;
     Instant last{};
@@ -96,6 +97,7 @@ class Cluster {
     Instant started{};
     Instant busy_since{};
     Duration busy{};
+    bool is_exceeding = false;    // of its limit, with the control plane unable to know it
     std::vector<std::uint32_t> requests;
   };
   enum class RequestState : std::uint8_t { unused, parked, connecting, running, breaking };
@@ -131,6 +133,7 @@ class Cluster {
   }
 
   // network.cpp
+  [[nodiscard]] static DataPlaneId plane_id(std::uint32_t plane) { return DataPlaneId{fmt::format("plane-{}", plane)}; }
   [[nodiscard]] bool is_worker(std::uint32_t link) const { return link < options_.nodes; }
   Duration delay_of(const Link& link);
   void connect(std::uint32_t link, std::uint32_t life);
@@ -190,7 +193,7 @@ class Cluster {
   // checks.cpp
   void violate(std::string what);
   void check_step();
-  void check_sandbox(const SimSandbox& sandbox, SandboxId id);
+  void check_sandbox(SimSandbox& sandbox, SandboxId id);
   void check_routes(std::uint32_t plane, std::uint32_t shard, const core::RouteTableChange& change);
   [[nodiscard]] std::string describe(const FunctionName& name, SandboxId id) const;
   void check_quiet();  // nothing is left of a cluster without load

@@ -73,7 +73,7 @@ void Cluster::apply_to_shard(std::uint32_t number, const ShardApply& to_apply) {
 }
 
 void Cluster::perform(std::uint32_t number, core::SwitchboardEffects& effects) {
-  for (const auto& drained : effects.drained) send_up(options_.nodes + number, DataPlaneMessage(drained));
+  for (auto& told : effects.told) send_up(options_.nodes + number, std::move(told));
   for (const auto& change : effects.published) {
     for (std::uint32_t shard = 0; shard < options_.shards; ++shard) {
       if (shard == 0) {
@@ -110,7 +110,7 @@ void Cluster::perform(std::uint32_t number, std::uint32_t shard_number, core::Di
   for (auto& posted : effects.posted) post(number, posted.shard, std::move(posted.message));
   for (auto& load : effects.loads) tell(std::move(load));
   for (auto& suspected : effects.suspected) tell(std::move(suspected));
-  if (!effects.idle.empty()) post(number, main, effects.idle);
+  if (effects.released) post(number, main, SlotsFreed{});
   Shard& shard = planes_[number].shards[shard_number];
   const auto next = shard.dispatcher->next_wakeup();
   if (!next || (shard.armed && *shard.armed <= *next)) return;
@@ -152,7 +152,7 @@ void Cluster::open_mail(std::uint32_t number, std::uint32_t box) {
     if (auto* applied = std::get_if<ShardApplied>(&mail)) {
       plane.switchboard->shard_applied(applied->shard, applied->number, effects);
     } else {
-      for (core::SandboxSlots* slots : std::get<std::vector<core::SandboxSlots*>>(mail)) plane.switchboard->sandbox_idle(slots, effects);
+      plane.switchboard->slots_released(effects);
     }
     perform(number, effects);
   }

@@ -44,7 +44,8 @@ void Cluster::connect(std::uint32_t number, std::uint32_t life) {
     send_up(number, hello_of(number));
   } else {
     DataPlaneHello hello;
-    hello.id = DataPlaneId{fmt::format("plane-{}", number - options_.nodes)};
+    hello.id = plane_id(number - options_.nodes);
+    hello.shares = planes_[number - options_.nodes].switchboard->begin_session();
     send_up(number, hello);
   }
 }

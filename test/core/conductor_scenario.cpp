@@ -7,10 +7,11 @@
 //   delete NAME | scale NAME N|auto
 //   worker NAME [cpu=MILLI] [memory=MIB] [S1:FUNCTION:REVISION:STATE ...]       joins, reporting sandboxes
 //   leave NAME | lose NAME | cordon NAME | uncordon NAME
-//   plane NAME | lose-plane NAME
+//   plane NAME [S1:GRANTED:HELD ...] | lose-plane NAME | leave-plane NAME
 //   load PLANE FUNCTION waiting=N in_flight=N [occupied=S1,S2]
 //   starting|ready|gone S1 [cause=CAUSE]
-//   drained PLANE S1 | suspect PLANE S1
+//   released PLANE S1 [slots=N] [update=NUMBER]    of the last update unless told otherwise
+//   suspect PLANE S1 | applied PLANE [NUMBER]
 //   at MS
 //   restart                                        a new conductor with the same catalog
 //   writes ok|fail
@@ -47,11 +48,18 @@ class Cluster {
       session_names_[session] = words.at(1);
       DataPlaneHello hello;
       hello.id = DataPlaneId{words.at(1)};
+      for (std::size_t i = 2; i < words.size(); ++i) {
+        const auto parts = split(words[i], ':');
+        hello.shares.push_back({id_of(std::string(parts.at(0))), static_cast<std::uint32_t>(std::stoul(std::string(parts.at(1)))),
+                                static_cast<std::uint32_t>(std::stoul(std::string(parts.at(2))))});
+      }
       REQUIRE(conductor_->data_plane_joined(session, hello, now_, effects));
     } else if (verb == "lose") {
       conductor_->worker_lost(sessions_.at(words.at(1)), now_, effects);
     } else if (verb == "lose-plane") {
       conductor_->data_plane_lost(sessions_.at(words.at(1)), now_, effects);
+    } else if (verb == "leave-plane") {
+      conductor_->data_plane_said(sessions_.at(words.at(1)), DataPlaneLeaving{}, now_, effects);
     } else if (verb == "leave") {
       conductor_->worker_said(sessions_.at(words.at(1)), WorkerLeaving{}, now_, effects);
     } else if (verb == "cordon" || verb == "uncordon") {
@@ -60,8 +68,14 @@ class Cluster {
       load(words, effects);
     } else if (verb == "starting" || verb == "ready" || verb == "gone") {
       report(words, effects);
-    } else if (verb == "drained") {
-      conductor_->data_plane_said(sessions_.at(words.at(1)), SandboxDrained{id_of(words.at(2))}, now_, effects);
+    } else if (verb == "released") {
+      SlotsReleased released{id_of(words.at(2)), static_cast<std::uint32_t>(std::stoul(option(words, "slots", "0"))), conductor_->last_update()};
+      const std::string update = option(words, "update", "");
+      if (!update.empty()) released.update = std::stoull(update);
+      conductor_->data_plane_said(sessions_.at(words.at(1)), released, now_, effects);
+    } else if (verb == "applied") {
+      conductor_->data_plane_said(sessions_.at(words.at(1)), RoutesApplied{conductor_->last_update()}, now_, effects);
+      say("{}", conductor_->is_applied(conductor_->last_update()) ? "applied everywhere" : "not applied everywhere");
     } else if (verb == "suspect") {
       conductor_->data_plane_said(sessions_.at(words.at(1)), SandboxSuspected{id_of(words.at(2)), "refused"}, now_, effects);
     } else if (verb == "restart") {

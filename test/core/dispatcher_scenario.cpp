@@ -109,12 +109,19 @@ class DataPlane {
       route.sandboxes.push_back(sandbox);
     }
     SwitchboardEffects effects;
-    switchboard_->apply({Term{1}, false, false, {route}}, now_, effects);
+    RouteUpdate update;
+    update.term = Term{1};
+    update.number = ++update_number_;
+    update.functions.push_back(route);
+    switchboard_->apply(update, now_, effects);
     publish(effects);
   }
 
   void publish(const SwitchboardEffects& effects) {
-    for (const auto& drained : effects.drained) say("drained {}", drained.id.value);
+    for (const auto& told : effects.told) {
+      const auto& released = std::get<SlotsReleased>(told);
+      say("released {}: {} kept, update {}", released.sandbox.value, released.slots, released.update);
+    }
     for (const auto& change : effects.published) {
       for (std::uint32_t i = 0; i < dispatchers_.size(); ++i) dispatchers_[i]->apply(*change, now_, effects_[i]);
       settle();
@@ -195,9 +202,9 @@ class DataPlane {
               load.average_concurrency, load.arrivals, load.completions, dispatchers_.size() > 1 ? fmt::format(" shard={}", load.shard) : "");
         }
         for (const auto& suspected : effects.suspected) say("suspected {}", suspected.id.value);
-        for (SandboxSlots* idle : effects.idle) {
+        if (effects.released) {
           SwitchboardEffects more;
-          switchboard_->sandbox_idle(idle, more);
+          switchboard_->slots_released(more);
           publish(more);
         }
         for (auto& post : effects.posted) dispatchers_[post.shard]->receive(post.message, now_, effects_[post.shard]);
@@ -213,6 +220,7 @@ class DataPlane {
   }
 
   Instant now_{};
+  std::uint64_t update_number_ = 0;
   std::unique_ptr<Switchboard> switchboard_;
   std::vector<std::unique_ptr<Dispatcher>> dispatchers_;
   std::vector<DispatcherEffects> effects_;

@@ -158,7 +158,7 @@ TEST_CASE("convert: a worker's hello arrives with every field") {
 }
 
 TEST_CASE("convert: a data plane's hello arrives with every field") {
-  const DataPlaneHello sent{2, DataPlaneId{"data-1"}, "10.0.0.1:8080", "boot-1", "0.1.0"};
+  const DataPlaneHello sent{2, DataPlaneId{"data-1"}, "10.0.0.1:8080", "boot-1", "0.1.0", {{SandboxId{4}, 1, 2}, {SandboxId{5}, kUnlimitedSlots, kUnlimitedSlots}}};
   const auto got = round_trip<schema::DataPlaneHello>(sent);
   REQUIRE(got);
   CHECK(got->protocol == 2);
@@ -166,6 +166,11 @@ TEST_CASE("convert: a data plane's hello arrives with every field") {
   CHECK(got->invoke_address == sent.invoke_address);
   CHECK(got->host_id == sent.host_id);
   CHECK(got->version == sent.version);
+  REQUIRE(got->shares.size() == 2);
+  CHECK(got->shares[0].sandbox.value == 4);
+  CHECK(got->shares[0].granted == 1);
+  CHECK(got->shares[0].held == 2);
+  CHECK(got->shares[1].held == kUnlimitedSlots);
 }
 
 TEST_CASE("convert: a worker's messages arrive with every field") {
@@ -204,9 +209,10 @@ TEST_CASE("convert: a target that is not set stays not set") {
 TEST_CASE("convert: a data plane's messages arrive with every field") {
   const FunctionLoad load{FunctionName{"f"}, 1, 2, 3, 4.5, 5, 6, 7ns, 8s, {SandboxId{12}, SandboxId{13}}};
   const auto got = round_trip_list<schema::DataPlaneMessage>(std::vector<DataPlaneMessage>{
-      load, SandboxDrained{SandboxId{9}}, SandboxSuspected{SandboxId{10}, "refused"}, DataPlaneHeartbeat{11}, DataPlaneLeaving{}});
+      load, SlotsReleased{SandboxId{9}, 2, 77}, SandboxSuspected{SandboxId{10}, "refused"}, DataPlaneHeartbeat{11}, DataPlaneLeaving{},
+      RoutesApplied{78}});
   REQUIRE(got);
-  REQUIRE(got->size() == 5);
+  REQUIRE(got->size() == 6);
   const auto& arrived = std::get<FunctionLoad>((*got)[0]);
   CHECK(arrived.function == load.function);
   CHECK(arrived.shard == 1);
@@ -218,20 +224,25 @@ TEST_CASE("convert: a data plane's messages arrive with every field") {
   CHECK(arrived.busy == 7ns);
   CHECK(arrived.interval == 8s);
   CHECK(arrived.occupied == load.occupied);
-  CHECK(std::get<SandboxDrained>((*got)[1]).id.value == 9);
+  CHECK(std::get<SlotsReleased>((*got)[1]).sandbox.value == 9);
+  CHECK(std::get<SlotsReleased>((*got)[1]).slots == 2);
+  CHECK(std::get<SlotsReleased>((*got)[1]).update == 77);
   CHECK(std::get<SandboxSuspected>((*got)[2]).id.value == 10);
   CHECK(std::get<SandboxSuspected>((*got)[2]).detail == "refused");
   CHECK(std::get<DataPlaneHeartbeat>((*got)[3]).requests_in_flight == 11);
   CHECK(std::holds_alternative<DataPlaneLeaving>((*got)[4]));
+  CHECK(std::get<RoutesApplied>((*got)[5]).update == 78);
 }
 
 TEST_CASE("convert: routes arrive with every field") {
-  const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{Term{5}, true, true, {full_route(), full_route()}}, true}});
+  const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{Term{5}, 6, true, true, true, {full_route(), full_route()}}, true}});
   REQUIRE(got);
   REQUIRE(got->size() == 1);
   CHECK(got->front().continues);
   const auto& update = std::get<RouteUpdate>(got->front().order);
   CHECK(update.term.value == 5);
+  CHECK(update.number == 6);
+  CHECK(update.confirm);
   CHECK(update.complete);
   CHECK(update.provisional);
   REQUIRE(update.functions.size() == 2);
@@ -254,7 +265,7 @@ TEST_CASE("convert: every state, cause and reason has a word of its own") {
   for (const auto& reason : all_reasons()) {
     FunctionRoute route = full_route();
     route.unavailable = reason.reason;
-    const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{{}, false, false, {route}}, false}});
+    const auto got = round_trip_list<schema::DataPlaneOrder>(std::vector<OrderPart>{{RouteUpdate{{}, 0, false, false, false, {route}}, false}});
     CHECK(std::get<RouteUpdate>(got->front().order).functions.front().unavailable == reason.reason);
   }
 }
@@ -335,7 +346,7 @@ TEST_CASE("convert: union members of a newer peer are skipped and the rest is ke
 }
 
 TEST_CASE("convert: a large update of routes is cut into parts and put together again") {
-  RouteUpdate update{Term{3}, true, {}};
+  RouteUpdate update{Term{3}, 4, true, false, true, {}};
   for (int i = 0; i < 20'000; ++i) {
     FunctionRoute route = full_route();
     route.function.value = fmt::format("function-{}", i);
@@ -358,6 +369,8 @@ TEST_CASE("convert: a large update of routes is cut into parts and put together 
   const auto& whole = std::get<RouteUpdate>(orders.front());
   CHECK(whole.complete);
   CHECK(whole.term.value == 3);
+  CHECK(whole.number == 4);
+  CHECK(whole.confirm);
   REQUIRE(whole.functions.size() == update.functions.size());
   for (std::size_t i = 0; i < update.functions.size(); ++i) REQUIRE(whole.functions[i].function == update.functions[i].function);
 }

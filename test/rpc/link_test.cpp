@@ -44,8 +44,8 @@ TEST_CASE("link: a data plane joins, speaks and is given routes of any size") {
   const auto server = serve(loop, control);
   const auto client = connect_data_plane(loop, to(*server), plane);
   REQUIRE(turn_until(loop, [&] { return plane.joins == 1; }));
-  client->send(SandboxDrained{SandboxId{4}});
-  RouteUpdate update{Term{7}, true, {}};
+  client->send(SlotsReleased{SandboxId{4}, 1, 7});
+  RouteUpdate update{Term{7}, 1, true, false, false, {}};
   for (int i = 0; i < 20'000; ++i) {
     FunctionRoute route;
     route.function.value = fmt::format("function-{}", i);
@@ -54,12 +54,12 @@ TEST_CASE("link: a data plane joins, speaks and is given routes of any size") {
     update.functions.push_back(std::move(route));
   }
   server->send(control.last_data_plane, DataPlaneOrder{update});
-  server->send(control.last_data_plane, DataPlaneOrder{RouteUpdate{Term{8}, false, {}}});
+  server->send(control.last_data_plane, DataPlaneOrder{RouteUpdate{Term{8}, 2, false, false, false, {}}});
   REQUIRE(turn_until(loop, [&] { return plane.orders.size() == 2 && control.from_data_planes.size() == 1; }));
   CHECK(std::get<RouteUpdate>(plane.orders[0]).functions.size() == 20'000);
   CHECK(std::get<RouteUpdate>(plane.orders[0]).functions.back().function.value == "function-19999");
   CHECK(std::get<RouteUpdate>(plane.orders[1]).term.value == 8);
-  CHECK(std::get<SandboxDrained>(control.from_data_planes[0]).id.value == 4);
+  CHECK(std::get<SlotsReleased>(control.from_data_planes[0]).sandbox.value == 4);
 }
 
 TEST_CASE("link: ten thousand messages arrive in order, in far fewer calls, both ways") {
@@ -248,7 +248,7 @@ TEST_CASE("link: both ends may vanish with messages queued and calls in flight")
     client->send(usage(i));
     other->send(DataPlaneHeartbeat{i});
     server->send(control.last_worker, stop_order(i));
-    server->send(control.last_data_plane, DataPlaneOrder{RouteUpdate{Term{i}, false, {}}});
+    server->send(control.last_data_plane, DataPlaneOrder{RouteUpdate{Term{i}, i, false, false, false, {}}});
     if (i == 25'000) loop.poll();
   }
   SECTION("the client first") {

@@ -41,6 +41,8 @@ struct ConductorOptions {
   // sees: longer than a worker's reconnect back-off.
   Duration recovery_time = 2500ms;
   Duration node_loss_grace = 200ms;         // a node that is back by then has lost nothing
+  // How long a data plane whose connection is lost keeps its shares of sandboxes' limits: it may be cut off and not dead.
+  Duration data_plane_loss_grace = 2500ms;
   Duration start_backoff_min = 50ms;        // after a failed start, doubling ...
   Duration start_backoff_max = 10s;         // ... to this
   std::uint32_t failures_until_refusal = 5; // failed starts in a row after which waiting requests are refused
@@ -144,10 +146,17 @@ class Conductor {
     DataPlaneHello hello;
     Instant heard_at{};
     bool leaving = false;
+    std::uint64_t applied = 0;  // the number of the last update it has confirmed
   };
   [[nodiscard]] const Fleet& fleet() const { return fleet_; }
   [[nodiscard]] const Node* node_of(SessionId session) { return fleet_.node_of(session); }  // nullptr: not a worker's
   [[nodiscard]] const std::map<SessionId, DataPlane>& data_planes() const { return data_planes_; }
+  // Its connection is lost, but it still has its shares.
+  [[nodiscard]] bool is_missed(const DataPlaneId& id) const;
+  // The number of the last route update.
+  [[nodiscard]] std::uint64_t last_update() const { return update_number_; }
+  // Whether every data plane has applied the update with this number. Only updates about the catalog are confirmed.
+  [[nodiscard]] bool is_applied(std::uint64_t update) const;
   [[nodiscard]] const FunctionControl* control(const FunctionName& name) const;
   [[nodiscard]] const ConductorOptions& options() const { return options_; }
   [[nodiscard]] std::uint64_t last_event() const { return event_sequence_; }
@@ -179,17 +188,26 @@ class Conductor {
   void ended(Sandbox& sandbox, const SandboxEnd& end, Work& work);
   void drain(Sandbox& sandbox, Work& work);
   void stop(Sandbox& sandbox, Work& work);
-  void drained_by(Sandbox& sandbox, SessionId session, Work& work);
   void settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work);
   void node_gone(const NodeId& id, Work& work);
 
   // routes (conductor_routes.cpp)
   void route_changed(const FunctionName& name, Work& work);
   FunctionRoute route_for(SessionId session, const FunctionName& name) const;
-  std::uint32_t slots_for(SessionId session, const Sandbox& sandbox, std::uint32_t limit) const;
-  void assign_owner(Sandbox& sandbox, std::uint32_t limit);
-  void rebalance_owners(const Function& function, FunctionControl& control, Work& work);
   void update_availability(const Function& function, FunctionControl& control, Work& work);
+
+  // shares of limits (conductor_shares.cpp)
+  bool divide(Sandbox& sandbox, const Function* function, Instant now);
+  [[nodiscard]] std::uint32_t target_of(const Sandbox& sandbox, SessionId session, std::uint32_t place) const;
+  void assign_owner(Sandbox& sandbox);
+  void rebalance_owners(const Function& function, FunctionControl& control, Work& work);
+  void slots_released(SessionId session, const SlotsReleased& released, Work& work);
+  void take_in(SessionId session, const DataPlaneHello& hello, Work& work);
+  void keep_unreleased(Sandbox& sandbox);
+  void forget_shares(SessionId session, bool has_left, Work& work);
+  void forget_unreleased(SessionId session);
+  void stop_drained(Work& work);
+  void forget_load(SessionId session);
 
   void propose(std::optional<CatalogCommand> command, Work& work);
   void note(const FunctionName& name, std::string kind, std::optional<RevisionNumber> revision, std::string text, Work& work,
@@ -202,7 +220,14 @@ class Conductor {
   std::unique_ptr<policy::AutoscalerFamily> scalers_;
   std::map<FunctionName, FunctionControl> controls_;
   std::map<SessionId, DataPlane> data_planes_;
-  std::map<DataPlaneId, SessionId> last_sessions_;
+  struct Missed {
+    DataPlaneId id;
+    Instant until;
+  };
+  std::map<SessionId, Missed> missed_planes_;  // lost, and when their grace is over
+  // What data planes still hold of sandboxes that are not in the fleet: ended ones, and ones no worker has reported yet.
+  std::unordered_map<SandboxId, std::vector<SlotGrant>> unreleased_;
+  std::uint64_t update_number_ = 0;
   std::set<std::pair<Instant, FunctionName>> function_wakeups_;
   std::set<std::pair<Instant, SandboxId>> sandbox_deadlines_;
   std::set<std::pair<Instant, NodeId>> lost_nodes_;  // and when their grace is over

@@ -104,7 +104,8 @@ struct DispatcherEffects {
   std::vector<Posted> posted;               // hand to another shard's receive()
   std::vector<FunctionLoad> loads;          // tell the control plane
   std::vector<SandboxSuspected> suspected;  // tell the control plane
-  std::vector<SandboxSlots*> idle;          // tell the Switchboard: retired, and nothing in flight any more
+
+  bool released = false;  // tell the Switchboard: as few requests are in some sandbox as it waits for
 
   [[nodiscard]] bool empty() const;
   void clear();

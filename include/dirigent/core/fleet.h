@@ -39,6 +39,14 @@ struct Node {
   [[nodiscard]] bool schedulable() const { return session.has_value() && !cordoned && !leaving; }
 };
 
+// What one data plane has of a sandbox's concurrency limit. kUnlimitedSlots where there is none.
+struct SlotGrant {
+  SessionId session;             // of the data plane
+  std::uint32_t granted = 0;     // by the last route
+  std::uint32_t held = 0;        // what it may use until it has said that it released it; never less than `granted`
+  std::uint64_t lowered_by = 0;  // the number of the update that lowered `granted` last
+};
+
 struct Sandbox {
   SandboxId id;
   FunctionName function;
@@ -52,10 +60,17 @@ struct Sandbox {
   Instant ready_at{};
   Instant last_busy_at{};
   bool is_verification = false;        // the one instance that proves a candidate
-  // Which data plane may use it, when its limit cannot be shared by all of them. nullopt: all of them.
+  bool is_adopted = false;             // a worker ran it before we knew it
+  std::uint32_t concurrency_limit = 0; // of its revision; 0 = none
+  std::vector<SlotGrant> grants;       // by data plane; those that hold nothing are left out
+  // Data planes that nobody counted any more have come back with requests in it: more is held than the limit allows.
+  bool is_overcommitted = false;
+  // Which data plane shall have the whole limit, when there is less of it than data planes.
   std::optional<SessionId> owner;
-  std::optional<SessionId> next_owner; // being moved: `owner` has to drain it first
-  std::set<SessionId> awaiting_drain;  // data planes that still may have requests in it
+
+  [[nodiscard]] std::uint64_t held() const;  // by all data planes
+  [[nodiscard]] bool is_held() const { return held() > 0; }
+  [[nodiscard]] SlotGrant* grant_of(SessionId session);  // nullptr: it has and holds nothing
   std::optional<Instant> deadline;     // draining: stop it then whatever they say; stopping: order it again then
 };
 
@@ -79,7 +94,7 @@ class Fleet {
   // Chooses a node, reserves the resources there and makes the record in state `placed`.
   Result<policy::PlacementDecision> place(Sandbox sandbox, const RevisionSpec& spec, std::vector<NodeId> excluded, Rng& rng);
   // Takes in a sandbox that a worker runs and we did not know.
-  Sandbox& adopt(const SandboxStatus& status, Node& node, const Resources& resources, Instant now);
+  Sandbox& adopt(const SandboxStatus& status, Node& node, const RevisionSpec& spec, Instant now);
   // By the table of model/sandbox.h (asserted). `gone` frees the reservation and destroys the record.
   void move(Sandbox& sandbox, SandboxState to, Instant now);
   Sandbox* find(SandboxId id);

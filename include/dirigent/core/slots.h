@@ -45,14 +45,17 @@ class SandboxSlots {
   [[nodiscard]] bool suspect() const { return suspect_.load(std::memory_order_relaxed); }
   void set_suspect(bool suspect) { suspect_.store(suspect, std::memory_order_relaxed); }
 
-  // Out of the routes: the last release tells the Switchboard.
-  [[nodiscard]] bool retired() const { return retired_.load(std::memory_order_seq_cst); }
-  void set_retired(bool retired) { retired_.store(retired, std::memory_order_seq_cst); }
+  // The Switchboard waits for so few requests to be in the sandbox: the release that leaves exactly as many tells it.
+  static constexpr std::uint32_t kNobodyWaits = 0xffffffff;
+  [[nodiscard]] std::uint32_t awaited() const { return awaited_.load(std::memory_order_seq_cst); }
+  void await(std::uint32_t in_use) { awaited_.store(in_use, std::memory_order_seq_cst); }
+  // Out of the routes.
+  [[nodiscard]] bool retired() const { return awaited() == 0; }
 
  private:
   std::atomic<std::uint32_t> limit_;
   std::atomic<bool> suspect_{false};
-  std::atomic<bool> retired_{false};
+  std::atomic<std::uint32_t> awaited_{kNobodyWaits};
   // On a cache line of its own: every request of every shard writes here.
   alignas(64) std::atomic<std::uint32_t> in_use_{0};
 };

@@ -56,12 +56,20 @@ using WorkerOrder = std::variant<StartSandbox, StopSandbox>;
 
 // --- data plane -> control ----------------------------------------------------------------------------------------
 
+// What a data plane has of one sandbox's concurrency limit. 0 = nothing, kUnlimitedSlots = no limit.
+inline constexpr std::uint32_t kUnlimitedSlots = 0xffffffff;
+struct SlotShare {
+  SandboxId sandbox;
+  std::uint32_t granted = 0;  // by the last route; 0: out of the routes
+  std::uint32_t held = 0;     // what it may use until it says that it has released it; at least `granted`
+};
 struct DataPlaneHello {
   std::uint32_t protocol = kProtocolVersion;
   DataPlaneId id;
   std::string invoke_address;  // host:port that clients use
   std::string host_id;
   std::string version;
+  std::vector<SlotShare> shares;  // all that it has: a control plane that does not know gives nothing of it away
 };
 // The load of one function on one shard of a data plane since its last report. Sent at once when a request has to wait and
 // nothing was reported as waiting before, else every second while anything is not zero, and once more when all is.
@@ -77,9 +85,16 @@ struct FunctionLoad {
   Duration interval{};
   std::vector<SandboxId> occupied;  // with a request in flight now, of any shard; filled in by the home shard only
 };
-// Nothing is in flight any more in a sandbox that is out of this data plane's routes.
-struct SandboxDrained {
-  SandboxId id;
+// A route update has lowered this data plane's share of a sandbox's limit, to nothing when it took the sandbox out of the
+// routes: no more than `slots` requests are in the sandbox now, and no more will be until a later update.
+struct SlotsReleased {
+  SandboxId sandbox;
+  std::uint32_t slots = 0;
+  std::uint64_t update = 0;  // its number; 0: an update of an earlier session
+};
+// Every request that arrives from now on meets the routes of this update (and all before).
+struct RoutesApplied {
+  std::uint64_t update = 0;
 };
 // A connection to the sandbox was refused or broke; the conductor decides what it means.
 struct SandboxSuspected {
@@ -90,7 +105,7 @@ struct DataPlaneHeartbeat {
   std::uint32_t requests_in_flight = 0;
 };
 struct DataPlaneLeaving {};
-using DataPlaneMessage = std::variant<FunctionLoad, SandboxDrained, SandboxSuspected, DataPlaneHeartbeat, DataPlaneLeaving>;
+using DataPlaneMessage = std::variant<FunctionLoad, SlotsReleased, SandboxSuspected, DataPlaneHeartbeat, DataPlaneLeaving, RoutesApplied>;
 
 // --- control -> data plane ----------------------------------------------------------------------------------------
 
@@ -114,13 +129,17 @@ struct FunctionRoute {
   std::string unavailable_detail;
   std::vector<RoutedSandbox> sandboxes;
 };
+// `number`: grows with every update of a term; what a data plane says about the update names it.
+// `confirm`: the sender waits for a RoutesApplied.
 // `complete`: functions that are not in the list are not there.
 // `provisional`: a control plane that has just started does not know every sandbox yet; sandboxes and functions that are
 // missing from the update stay as they are until one that is not provisional.
 struct RouteUpdate {
   Term term;
+  std::uint64_t number = 0;
   bool complete = false;
   bool provisional = false;
+  bool confirm = false;
   std::vector<FunctionRoute> functions;
 };
 using DataPlaneOrder = std::variant<RouteUpdate>;

@@ -18,6 +18,7 @@
 namespace dirigent::roles {
 
 namespace {
+constexpr Duration kApplyPatience = 1s;  // for data planes to confirm a route
 constexpr std::string_view kFunctionPrefix = "function/";
 constexpr std::string_view kTermKey = "meta/term";
 }  // namespace
@@ -168,7 +169,7 @@ void ControlRoleImpl::tick() {
 void ControlRoleImpl::arm_timer() { timer_.arm(conductor_->next_wakeup()); }
 
 // Durable first, then applied. The command has been claimed in the catalog.
-io::Task<void> ControlRoleImpl::make_durable(core::CatalogCommand command) {
+io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand command) {
   std::vector<store::Write> writes;
   const std::string key = std::string(kFunctionPrefix) + core::function_of(command).value;
   if (const auto* put = std::get_if<core::PutFunction>(&command)) {
@@ -202,15 +203,35 @@ io::Task<void> ControlRoleImpl::make_durable(core::CatalogCommand command) {
   } else {
     conductor_->abort(command, io::Loop::now(), effects);
   }
+  const std::uint64_t update = conductor_->last_update();
   notify(core::function_of(command));
   perform(std::move(effects));
-  co_return status;
+  if (!status) co_return failure(status.error());
+  co_return update;
 }
 
 io::Action ControlRoleImpl::carry_out(core::CatalogCommand command) {
   const FunctionName name = core::function_of(command);
-  Status status = co_await make_durable(std::move(command));
-  if (!status) log_error("control", "cannot write function {}: {}", name, status.error().message);
+  auto update = co_await make_durable(std::move(command));
+  if (!update) log_error("control", "cannot write function {}: {}", name, update.error().message);
+}
+
+// A client that has been told of a change meets it on whatever data plane it asks next. One that hangs is not waited for.
+io::Task<void> ControlRoleImpl::applied_everywhere(std::uint64_t update) {
+  auto timer = std::make_shared<asio::steady_timer>(loop_.context());
+  const Instant deadline = io::Loop::now() + kApplyPatience;
+  constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
+  update_waiters_.insert(timer);
+  while (!conductor_->is_applied(update) && !stopping_ && io::Loop::now() < deadline) {
+    timer->expires_at(std::chrono::steady_clock::time_point(deadline.time_since_epoch()));
+    std::error_code error;
+    co_await timer->async_wait(asio::redirect_error(use_task, error));
+  }
+  update_waiters_.erase(timer);
+  if (!conductor_->is_applied(update) && !stopping_) {
+    log_warn("control", "not every data plane has confirmed its routes within {}", format_duration(kApplyPatience));
+  }
+  co_return Status{};
 }
 
 // --- waiting for changes ------------------------------------------------------------------------------------------
@@ -221,7 +242,12 @@ void ControlRoleImpl::notify(const FunctionName& name) {
   for (const auto& timer : waiting->second) timer->cancel();
 }
 
+void ControlRoleImpl::wake_update_waiters() {
+  for (const auto& timer : update_waiters_) timer->cancel();
+}
+
 void ControlRoleImpl::notify_all() {
+  wake_update_waiters();
   for (const auto& [name, timers] : waiters_) {
     for (const auto& timer : timers) timer->cancel();
   }
@@ -284,8 +310,13 @@ Status ControlRoleImpl::data_plane_joined(SessionId session, DataPlaneHello hell
 void ControlRoleImpl::data_plane_said(SessionId session, std::vector<DataPlaneMessage> messages) {
   core::ConductorEffects effects;
   const Instant now = io::Loop::now();
-  for (const auto& message : messages) conductor_->data_plane_said(session, message, now, effects);
+  bool has_applied = false;
+  for (const auto& message : messages) {
+    conductor_->data_plane_said(session, message, now, effects);
+    has_applied |= std::holds_alternative<RoutesApplied>(message);
+  }
   perform(std::move(effects));
+  if (has_applied) wake_update_waiters();
 }
 
 void ControlRoleImpl::data_plane_lost(SessionId session, std::string why) {
@@ -298,6 +329,7 @@ void ControlRoleImpl::data_plane_lost(SessionId session, std::string why) {
   core::ConductorEffects effects;
   conductor_->data_plane_lost(session, io::Loop::now(), effects);
   perform(std::move(effects));
+  wake_update_waiters();
 }
 
 }  // namespace dirigent::roles

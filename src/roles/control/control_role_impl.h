@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,7 +67,10 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   void perform(core::ConductorEffects effects);
   void tick();
   void arm_timer();
-  io::Task<void> make_durable(core::CatalogCommand command);
+  // The number of the route update that tells of it.
+  io::Task<std::uint64_t> make_durable(core::CatalogCommand command);
+  io::Task<void> applied_everywhere(std::uint64_t update);
+  void wake_update_waiters();
   io::Action carry_out(core::CatalogCommand command);
   // Waits until nobody else writes this function, and claims it.
   io::Task<void> claim(FunctionName name);
@@ -91,6 +95,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   std::unique_ptr<io::HttpServer> admin_;
   std::unique_ptr<io::HttpServer> form_;
   std::map<FunctionName, std::vector<std::shared_ptr<asio::steady_timer>>> waiters_;
+  std::set<std::shared_ptr<asio::steady_timer>> update_waiters_;
   bool stopping_ = false;
 };
 

@@ -42,8 +42,9 @@ io::Task<Deployed> ControlRoleImpl::deploy(DeployRequest request) {
   deployed.changed = plan->changed;
   deployed.event_sequence = conductor_->last_event();
   if (plan->changed) {
-    Status written = co_await make_durable(plan->command);
-    if (!written) co_return failure(written.error().within(fmt::format("cannot store function \"{}\"", request.name)));
+    auto update = co_await make_durable(plan->command);
+    if (!update) co_return failure(update.error().within(fmt::format("cannot store function \"{}\"", request.name)));
+    co_await applied_everywhere(*update);
   } else {
     conductor_->mutable_catalog().abort(request.name);
     notify(request.name);
@@ -61,8 +62,9 @@ io::Task<void> ControlRoleImpl::remove(FunctionName name) {
     notify(name);
     co_return failure(command.error());
   }
-  Status written = co_await make_durable(std::move(*command));
-  co_return written;
+  auto update = co_await make_durable(std::move(*command));
+  if (!update) co_return failure(update.error());
+  co_return co_await applied_everywhere(*update);
 }
 
 io::Task<void> ControlRoleImpl::set_scale(FunctionName name, std::optional<std::uint32_t> scale) {
@@ -74,8 +76,9 @@ io::Task<void> ControlRoleImpl::set_scale(FunctionName name, std::optional<std::
     notify(name);
     co_return failure(command.error());
   }
-  Status written = co_await make_durable(std::move(*command));
-  co_return written;
+  auto update = co_await make_durable(std::move(*command));
+  if (!update) co_return failure(update.error());
+  co_return co_await applied_everywhere(*update);
 }
 
 // --- views --------------------------------------------------------------------------------------------------------

@@ -142,10 +142,10 @@ ShardPorts DataPlane::ports_of(std::uint32_t index) {
       on_main([messages = std::move(messages)](DataPlane& self) mutable { self.tell_(std::move(messages)); });
     }
   };
-  ports.tell_idle = [this](std::vector<core::SandboxSlots*> idle) {
-    on_main([idle = std::move(idle)](DataPlane& self) {
+  ports.tell_released = [this] {
+    on_main([](DataPlane& self) {
       core::SwitchboardEffects effects;
-      for (core::SandboxSlots* slots : idle) self.switchboard_.sandbox_idle(slots, effects);
+      self.switchboard_.slots_released(effects);
       self.perform(std::move(effects));
     });
   };
@@ -168,7 +168,7 @@ void DataPlane::apply(const RouteUpdate& update) {
 }
 
 void DataPlane::perform(core::SwitchboardEffects effects) {
-  if (!effects.drained.empty()) tell_(std::vector<DataPlaneMessage>(effects.drained.begin(), effects.drained.end()));
+  if (!effects.told.empty()) tell_(std::move(effects.told));
   for (const auto& change : effects.published) {
     for (std::uint32_t i = 0; i < shards_.size(); ++i) {
       on_shard(i, [this, i, change](ProxyShard& shard) {

@@ -35,6 +35,8 @@ class DataPlane {
 
   void apply(const RouteUpdate& update);
   void report_all();
+  // A session with a control plane begins: what we have of sandboxes' limits.
+  std::vector<SlotShare> begin_session() { return switchboard_.begin_session(); }
 
   [[nodiscard]] const std::string& address() const { return address_; }
   // A complete route update has been applied.

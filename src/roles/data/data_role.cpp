@@ -71,6 +71,7 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
     hello.invoke_address = options_.invoke_address.empty() ? plane_->address() : options_.invoke_address;
     hello.host_id = options_.host_id;
     hello.version = options_.version;
+    hello.shares = plane_->begin_session();
     return hello;
   }
   void joined(Term term) override {

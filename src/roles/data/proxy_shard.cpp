@@ -295,7 +295,7 @@ void ProxyShard::send_effects() {
     for (auto& suspected : performing_.suspected) messages.emplace_back(std::move(suspected));
     ports_.tell_control(std::move(messages));
   }
-  if (!performing_.idle.empty()) ports_.tell_idle(std::move(performing_.idle));
+  if (performing_.released) ports_.tell_released();
 }
 
 void ProxyShard::on_wakeup() {

@@ -36,7 +36,7 @@ struct DataPlaneShared {
 struct ShardPorts {
   std::function<void(std::uint32_t shard, std::vector<core::ShardMessage>)> post;
   std::function<void(std::vector<DataPlaneMessage>)> tell_control;
-  std::function<void(std::vector<core::SandboxSlots*>)> tell_idle;
+  std::function<void()> tell_released;  // the Switchboard waits for it: see DispatcherEffects::released
   std::function<void()> drained;  // draining, and the last client connection has gone
 };
 

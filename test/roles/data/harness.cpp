@@ -327,7 +327,8 @@ Plane::Plane(std::function<void(roles::ProxyOptions&)> adjust) : thread_([this] 
       for (auto& message : messages) {
         if (auto* suspected = std::get_if<SandboxSuspected>(&message)) suspected_.push_back(*suspected);
         if (auto* load = std::get_if<FunctionLoad>(&message)) loads_.push_back(*load);
-        if (auto* drained = std::get_if<SandboxDrained>(&message)) drained_.push_back(drained->id);
+        auto* released = std::get_if<SlotsReleased>(&message);
+        if (released != nullptr && released->slots == 0) drained_.push_back(released->sandbox);
       }
     });
     if (opened) plane_ = std::move(*opened);
