@@ -152,8 +152,9 @@ void Conductor::ended(Sandbox& sandbox, const SandboxEnd& end, Work& work) {
   reconcile(name, work);
 }
 
-// Out of the routes; stopped when no data plane holds anything of it any more, or at the deadline.
-void Conductor::drain(Sandbox& sandbox, Work& work) {
+// Out of the routes; stopped when no data plane holds anything of it any more, or at the deadline. A sandbox that is only
+// one too many is in nobody's way: its requests get all the time they may take.
+void Conductor::drain(Sandbox& sandbox, Work& work, bool is_surplus) {
   fleet_.move(sandbox, SandboxState::draining, work.now);
   route_changed(sandbox.function, work);
   if (!sandbox.is_held()) {
@@ -162,7 +163,8 @@ void Conductor::drain(Sandbox& sandbox, Work& work) {
   }
   const Function* function = catalog_.find(sandbox.function);
   const Revision* revision = function == nullptr ? nullptr : function->find(sandbox.revision);
-  const Duration patience = revision == nullptr ? 30s : revision->spec.limits.drain_timeout;
+  Duration patience = revision == nullptr ? 30s : revision->spec.limits.drain_timeout;
+  if (is_surplus && revision != nullptr) patience = std::max(patience, revision->spec.limits.timeout);
   sandbox.deadline = work.now + patience;
   sandbox_deadlines_.emplace(*sandbox.deadline, sandbox.id);
 }

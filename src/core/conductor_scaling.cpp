@@ -223,7 +223,7 @@ void Conductor::shrink(const Function& function, FunctionControl& control, std::
   for (const std::size_t victim : policy::choose_victims(views, count)) {
     Sandbox& sandbox = *candidates[victim];
     if (sandbox.state == SandboxState::ready) {
-      drain(sandbox, work);
+      drain(sandbox, work, true);
     } else {
       stop(sandbox, work);
     }

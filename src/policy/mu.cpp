@@ -64,6 +64,8 @@ namespace {
 
 // The latency objective: a request may take ten times the time it takes when nothing waits, nine of it in the queue.
 constexpr double kObjectiveFactor = 10;
+// And never more than this in the queue: ten times a run of half a minute is longer than requests wait at all.
+constexpr double kSlackSecondsMax = 10;
 constexpr Duration kTrainEvery = 2s;
 
 class MuAutoscaler final : public Autoscaler {
@@ -82,6 +84,7 @@ class MuAutoscaler final : public Autoscaler {
     service_time_.observe(sample);
     arrivals_ += static_cast<double>(sample.arrivals);
     waiting_ = sample.waiting;
+    in_flight_ = sample.current - std::min(sample.current, sample.waiting);
   }
 
   void reconfigure(const ScalingSettings& settings, std::uint32_t concurrency_limit) override {
@@ -112,6 +115,7 @@ class MuAutoscaler final : public Autoscaler {
   Instant trained_at_;
   double arrivals_ = 0;  // since trained_at_
   std::uint32_t waiting_ = 0;
+  std::uint32_t in_flight_ = 0;
 };
 
 ScalingDecision MuAutoscaler::decide(const ScalingInput& input) {
@@ -141,7 +145,10 @@ ScalingDecision MuAutoscaler::decide(const ScalingInput& input) {
   const double present = std::max(1.0, static_cast<double>(input.ready));
   decision.rate_floor = input.reachable ? std::floor(present / settings_.scale_down_rate_max) : 0;
   decision.rate_ceiling = std::ceil(settings_.scale_up_rate_max * present);
-  double desired = mu_scale(decision.predicted, waiting_, serving_rate, (kObjectiveFactor - 1) * seconds);
+  const double slack = std::min((kObjectiveFactor - 1) * seconds, kSlackSecondsMax);
+  double desired = mu_scale(decision.predicted, waiting_, serving_rate, slack);
+  // The rates are averages: a run that takes longer keeps its sandbox until it is over, and is no help to who waits.
+  desired = std::max(desired, std::ceil(in_flight_ / decision.target) + mu_scale(0, waiting_, serving_rate, slack));
   desired = std::min(std::max(desired, decision.rate_floor), decision.rate_ceiling);
   decision.note = "predicted rate and queue";
 

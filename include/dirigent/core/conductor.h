@@ -186,7 +186,7 @@ class Conductor {
   void observed(Node& node, const SandboxStatus& status, Work& work);
   void became_ready(Sandbox& sandbox, const SandboxStatus& status, Work& work);
   void ended(Sandbox& sandbox, const SandboxEnd& end, Work& work);
-  void drain(Sandbox& sandbox, Work& work);
+  void drain(Sandbox& sandbox, Work& work, bool is_surplus = false);
   void stop(Sandbox& sandbox, Work& work);
   void settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work);
   void node_gone(const NodeId& id, Work& work);

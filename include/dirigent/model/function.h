@@ -26,7 +26,7 @@ struct RequestLimits {
   Duration queue_timeout = 30s;   // waiting for a slot
   std::uint32_t queue_depth = 10'000;  // waiting requests per data plane
   Duration start_timeout = 60s;   // launch to ready
-  Duration drain_timeout = 30s;   // unrouted to stopped
+  Duration drain_timeout = 30s;   // unrouted to stopped; a sandbox that is only one too many has `timeout` if that is longer
 
   friend bool operator==(const RequestLimits&, const RequestLimits&) = default;
 };

@@ -78,7 +78,7 @@ const std::vector<FieldFlag>& field_flags() {
       {{"queue-timeout", 0, "DURATION", "longest wait for a sandbox [30s]"}, "queue_timeout", Kind::text},
       {{"queue-depth", 0, "N", "most waiting requests per data plane [10000]"}, "queue_depth", Kind::number},
       {{"start-timeout", 0, "DURATION", "longest start of a sandbox [60s]"}, "start_timeout", Kind::text},
-      {{"drain", 0, "DURATION", "longest wait for running requests of a sandbox that goes [30s]"},
+      {{"drain", 0, "DURATION", "longest wait for running requests of a sandbox that has to go [30s]"},
        "drain_timeout",
        Kind::text},
       {{"label", 'l', "KEY=VALUE", "label of the function (repeatable)", true}, "labels", Kind::map},
