@@ -14,8 +14,8 @@ const FunctionName& function_of(const CatalogCommand& command) {
 }
 
 const Function* Catalog::find(const FunctionName& name) const {
-  const auto found = functions_.find(name);
-  return found == functions_.end() ? nullptr : &found->second;
+  const auto found = index_.find(name);
+  return found == index_.end() ? nullptr : found->second;
 }
 
 Error Catalog::unknown(const FunctionName& name) const {
@@ -108,8 +108,10 @@ void Catalog::apply(const CatalogCommand& command) {
   claimed_.erase(function_of(command));
   if (const auto* put = std::get_if<PutFunction>(&command)) {
     ASSERT(!put->function.revisions.empty(), "function {}", put->function.name);
-    functions_.insert_or_assign(put->function.name, put->function);
+    const auto place = functions_.insert_or_assign(put->function.name, put->function).first;
+    index_[place->first] = &place->second;
   } else {
+    index_.erase(std::get<DropFunction>(command).name);
     functions_.erase(std::get<DropFunction>(command).name);
   }
 }

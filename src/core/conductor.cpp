@@ -30,7 +30,14 @@ Conductor::Conductor(ConductorOptions options)
 
 Conductor::~Conductor() = default;
 
-FunctionControl& Conductor::control_of(const FunctionName& name) { return controls_[name]; }
+FunctionControl& Conductor::control_of(const FunctionName& name) {
+  const auto [place, is_new] = controls_.try_emplace(name);
+  if (is_new) {
+    place->second.name = name;
+    place->second.number = ++next_control_;
+  }
+  return place->second;
+}
 
 const FunctionControl* Conductor::control(const FunctionName& name) const {
   const auto found = controls_.find(name);
@@ -83,7 +90,7 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
     note(name, "deleted", std::nullopt, "deleted", work);
     route_changed(name, work);
     flush_routes(work);
-    if (auto& control = control_of(name); control.wakeup) function_wakeups_.erase({*control.wakeup, name});
+    if (auto& control = control_of(name); control.wakeup) function_wakeups_.erase({*control.wakeup, &control});
     controls_.erase(name);
     return;
   }
@@ -139,7 +146,7 @@ void Conductor::abort(const CatalogCommand& command, Instant now, ConductorEffec
   // A promotion or rejection that could not be written: the candidate is verified once more.
   found->second.verifying.reset();
   found->second.retry_at = now + 1s;
-  schedule(name, found->second);
+  schedule(found->second);
 }
 
 void Conductor::propose(std::optional<CatalogCommand> command, Work& work) {
@@ -175,13 +182,19 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
   for (const auto& status : hello.sandboxes) touched.insert(status.function);
   for (const auto& name : touched) reconcile(name, work);
   // A new node is new room: whoever lacked some tries again.
-  for (auto& [name, control] : controls_) {
+  retry_without_room(work);
+  flush_routes(work);
+  return {};
+}
+
+// In the order of their names, not of the hash table: a run repeats.
+void Conductor::retry_without_room(Work& work) {
+  for (const auto& [name, function] : catalog_.functions()) {
+    FunctionControl& control = control_of(name);
     if (!control.no_room_since) continue;
     control.retry_at.reset();
     reconcile(name, work);
   }
-  flush_routes(work);
-  return {};
 }
 
 void Conductor::worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects) {
@@ -224,12 +237,7 @@ Status Conductor::set_schedulable(const NodeId& id, bool schedulable, Instant no
   Work work{now, effects};
   fleet_.set_cordoned(*node, !schedulable);
   if (schedulable) {
-    for (auto& [name, control] : controls_) {
-      if (control.no_room_since) {
-        control.retry_at.reset();
-        reconcile(name, work);
-      }
-    }
+    retry_without_room(work);
   }
   flush_routes(work);
   return {};
@@ -309,7 +317,7 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
       }
       rebalance_owners(*function, control, work);
     }
-    schedule(load->function, control);
+    schedule(control);
   } else if (const auto* released = std::get_if<SlotsReleased>(&message)) {
     slots_released(session, *released, work);
   } else if (const auto* applied = std::get_if<RoutesApplied>(&message)) {
@@ -355,7 +363,7 @@ std::optional<Instant> Conductor::next_wakeup() const {
   const auto earlier = [&](Instant when) {
     if (!next || when < *next) next = when;
   };
-  if (!function_wakeups_.empty()) earlier(function_wakeups_.begin()->first);
+  if (!function_wakeups_.empty()) earlier(function_wakeups_.begin()->when);
   if (!sandbox_deadlines_.empty()) earlier(sandbox_deadlines_.begin()->first);
   if (!lost_nodes_.empty()) earlier(lost_nodes_.begin()->first);
   for (const auto& [session, missed] : missed_planes_) earlier(missed.until);
@@ -401,10 +409,10 @@ void Conductor::tick(Instant now, ConductorEffects& effects) {
     sandbox->deadline.reset();
     if (sandbox->state == SandboxState::draining || sandbox->state == SandboxState::stopping) stop(*sandbox, work);
   }
-  while (!function_wakeups_.empty() && function_wakeups_.begin()->first <= now) {
-    const FunctionName name = function_wakeups_.begin()->second;
+  while (!function_wakeups_.empty() && function_wakeups_.begin()->when <= now) {
+    FunctionControl& control = *function_wakeups_.begin()->control;
+    const FunctionName& name = control.name;
     function_wakeups_.erase(function_wakeups_.begin());
-    FunctionControl& control = control_of(name);
     control.wakeup.reset();
     const Function* function = catalog_.find(name);
     if (function == nullptr) continue;

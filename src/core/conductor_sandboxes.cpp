@@ -35,7 +35,7 @@ void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
     // Until a decision is made, what is there is what is wanted.
     if (recovering(work.now) && !control.wanted_once && function->serving == status.revision) ++control.wanted;
     if (!control.next_look) control.next_look = work.now + revision->spec.scaling.look_interval;
-    schedule(status.function, control);
+    schedule(control);
     if (adopted.state == SandboxState::ready) route_changed(status.function, work);
     return;
   }

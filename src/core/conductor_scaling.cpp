@@ -84,7 +84,7 @@ void Conductor::look(const Function& function, FunctionControl& control, bool is
   const bool goes_on = control.wanted > 0 || control.waiting() + control.in_flight() > 0 || !fleet_.of(function.name).empty();
   control.next_look = goes_on ? std::optional(work.now + settings.look_interval) : std::nullopt;
   if (goes_on && !control.next_sample) control.next_sample = work.now + 1s;
-  schedule(function.name, control);
+  schedule(control);
 }
 
 // Whatever a policy says: somebody who waits gets at least one sandbox.
@@ -156,7 +156,7 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
     shrink(*function, control, old, old.size(), work);
   }
   update_availability(*function, control, work);
-  schedule(name, control);
+  schedule(control);
 }
 
 bool Conductor::start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification,
@@ -232,15 +232,15 @@ void Conductor::shrink(const Function& function, FunctionControl& control, std::
 
 // --- when to come back --------------------------------------------------------------------------------------------
 
-void Conductor::schedule(const FunctionName& name, FunctionControl& control) {
+void Conductor::schedule(FunctionControl& control) {
   std::optional<Instant> next;
   for (const auto& when : {control.next_look, control.next_sample, control.retry_at}) {
     if (when && (!next || *when < *next)) next = when;
   }
   if (next == control.wakeup) return;
-  if (control.wakeup) function_wakeups_.erase({*control.wakeup, name});
+  if (control.wakeup) function_wakeups_.erase({*control.wakeup, &control});
   control.wakeup = next;
-  if (next) function_wakeups_.emplace(*next, name);
+  if (next) function_wakeups_.insert({*next, &control});
 }
 
 }  // namespace dirigent::core

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <unordered_map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -67,6 +68,7 @@ class Catalog {
   Error unknown(const FunctionName& name) const;
 
   std::map<FunctionName, Function> functions_;
+  std::unordered_map<FunctionName, const Function*> index_;  // of functions_, for find()
   std::set<FunctionName> claimed_;
 };
 

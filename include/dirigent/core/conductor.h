@@ -63,6 +63,8 @@ struct FunctionEvent {
 
 // What the conductor knows of a function besides its catalog entry; for views, explanations and tests.
 struct FunctionControl {
+  FunctionName name;
+  std::uint64_t number = 0;            // in order of appearance: what happens at one instant happens in this order
   std::unique_ptr<policy::Autoscaler> autoscaler;
   RevisionNumber scaled_revision;      // whose settings the autoscaler has
   std::uint32_t wanted = 0;
@@ -179,7 +181,8 @@ class Conductor {
   void reconcile(const FunctionName& name, Work& work);
   bool start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification, Work& work);
   void shrink(const Function& function, FunctionControl& control, std::vector<Sandbox*> candidates, std::size_t count, Work& work);
-  void schedule(const FunctionName& name, FunctionControl& control);
+  void schedule(FunctionControl& control);
+  void retry_without_room(Work& work);
   [[nodiscard]] std::uint32_t wanted_floor(const Function& function, const FunctionControl& control) const;
 
   // sandboxes (conductor_sandboxes.cpp)
@@ -218,7 +221,8 @@ class Conductor {
   Catalog catalog_;
   Fleet fleet_;
   std::unique_ptr<policy::AutoscalerFamily> scalers_;
-  std::map<FunctionName, FunctionControl> controls_;
+  std::unordered_map<FunctionName, FunctionControl> controls_;
+  std::uint64_t next_control_ = 0;
   std::map<SessionId, DataPlane> data_planes_;
   struct Missed {
     DataPlaneId id;
@@ -228,7 +232,12 @@ class Conductor {
   // What data planes still hold of sandboxes that are not in the fleet: ended ones, and ones no worker has reported yet.
   std::unordered_map<SandboxId, std::vector<SlotGrant>> unreleased_;
   std::uint64_t update_number_ = 0;
-  std::set<std::pair<Instant, FunctionName>> function_wakeups_;
+  struct Wakeup {
+    Instant when;
+    FunctionControl* control;
+    bool operator<(const Wakeup& other) const { return when != other.when ? when < other.when : control->number < other.control->number; }
+  };
+  std::set<Wakeup> function_wakeups_;
   std::set<std::pair<Instant, SandboxId>> sandbox_deadlines_;
   std::set<std::pair<Instant, NodeId>> lost_nodes_;  // and when their grace is over
   std::optional<Instant> recovering_until_;
