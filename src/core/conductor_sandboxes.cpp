@@ -163,10 +163,21 @@ void Conductor::drain(Sandbox& sandbox, Work& work, bool is_surplus) {
   }
   const Function* function = catalog_.find(sandbox.function);
   const Revision* revision = function == nullptr ? nullptr : function->find(sandbox.revision);
-  Duration patience = revision == nullptr ? 30s : revision->spec.limits.drain_timeout;
+  Duration patience = drain_timeout_of(sandbox);
   if (is_surplus && revision != nullptr) patience = std::max(patience, revision->spec.limits.timeout);
-  sandbox.deadline = work.now + patience;
-  sandbox_deadlines_.emplace(*sandbox.deadline, sandbox.id);
+  set_deadline(sandbox, work.now + patience);
+}
+
+Duration Conductor::drain_timeout_of(const Sandbox& sandbox) const {
+  const Function* function = catalog_.find(sandbox.function);
+  const Revision* revision = function == nullptr ? nullptr : function->find(sandbox.revision);
+  return revision == nullptr ? RequestLimits{}.drain_timeout : revision->spec.limits.drain_timeout;
+}
+
+void Conductor::set_deadline(Sandbox& sandbox, Instant deadline) {
+  if (sandbox.deadline) sandbox_deadlines_.erase({*sandbox.deadline, sandbox.id});
+  sandbox.deadline = deadline;
+  sandbox_deadlines_.emplace(deadline, sandbox.id);
 }
 
 // Also repeats the order for a sandbox that is being stopped and has not been confirmed.
@@ -175,9 +186,7 @@ void Conductor::stop(Sandbox& sandbox, Work& work) {
     if (sandbox.state == SandboxState::ready) route_changed(sandbox.function, work);
     fleet_.move(sandbox, SandboxState::stopping, work.now);
   }
-  if (sandbox.deadline) sandbox_deadlines_.erase({*sandbox.deadline, sandbox.id});
-  sandbox.deadline = work.now + options_.stop_patience;
-  sandbox_deadlines_.emplace(*sandbox.deadline, sandbox.id);
+  set_deadline(sandbox, work.now + options_.stop_patience);
   const Node* node = fleet_.find_node(sandbox.node);
   if (node->session) work.effects.worker_orders.emplace_back(*node->session, StopSandbox{options_.term, sandbox.id});
   work.effects.changed.insert(sandbox.function);

@@ -220,8 +220,8 @@ void Conductor::keep_unreleased(Sandbox& sandbox) {
   if (!sandbox.grants.empty()) unreleased_[sandbox.id] = std::move(sandbox.grants);
 }
 
-// The data plane is not counted any more. What it was asked to drain waits for the drain time unless it has left in
-// order: it may be cut off, with requests in it that are about to be answered.
+// The data plane is not counted any more. What it was asked to drain waits for the drain time from now on, unless it has
+// left in order: it may be cut off, with requests in it that are about to be answered.
 void Conductor::forget_shares(SessionId session, bool has_left, Work& work) {
   for (const auto& [id, known] : fleet_.sandboxes()) {
     Sandbox* sandbox = fleet_.find(id);
@@ -230,7 +230,10 @@ void Conductor::forget_shares(SessionId session, bool has_left, Work& work) {
       if (sandbox->state == SandboxState::ready && sandbox->concurrency_limit != 0) work.routes.insert(sandbox->function);
       continue;
     }
-    if (sandbox->state == SandboxState::draining && !has_left) continue;
+    if (sandbox->state == SandboxState::draining && !has_left) {
+      set_deadline(*sandbox, std::min(*sandbox->deadline, work.now + drain_timeout_of(*sandbox)));
+      continue;
+    }
     erase_session(sandbox->grants, session);
     if (sandbox->state == SandboxState::ready) work.routes.insert(sandbox->function);
   }

@@ -191,6 +191,8 @@ class Conductor {
   void ended(Sandbox& sandbox, const SandboxEnd& end, Work& work);
   void drain(Sandbox& sandbox, Work& work, bool is_surplus = false);
   void stop(Sandbox& sandbox, Work& work);
+  void set_deadline(Sandbox& sandbox, Instant deadline);
+  [[nodiscard]] Duration drain_timeout_of(const Sandbox& sandbox) const;
   void settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work);
   void node_gone(const NodeId& id, Work& work);
 
