@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <utility>
 
 #include "dirigent/base/assert.h"
 
@@ -24,10 +26,27 @@ std::int64_t Histogram::highest_of(std::size_t bucket) {
   return static_cast<std::int64_t>(((top + 1) << shift) - 1);
 }
 
+// Grows so that both buckets are there.
+void Histogram::cover(std::size_t first, std::size_t last) {
+  constexpr std::size_t kGroup = std::size_t{1} << kSubBits;
+  first = first / kGroup * kGroup;
+  std::size_t end = (last / kGroup + 1) * kGroup;
+  if (!buckets_.empty()) {
+    first = std::min(first, first_);
+    end = std::max(end, first_ + buckets_.size());
+  }
+  std::vector<std::uint64_t> grown(end - first);
+  std::copy(buckets_.begin(), buckets_.end(), grown.begin() + static_cast<std::ptrdiff_t>(buckets_.empty() ? 0 : first_ - first));
+  buckets_ = std::move(grown);
+  first_ = first;
+}
+
 void Histogram::record(std::int64_t value, std::uint64_t times) {
   if (times == 0) return;
   value = std::max<std::int64_t>(value, 0);
-  buckets_[bucket_of(value)] += times;
+  const std::size_t bucket = bucket_of(value);
+  if (bucket < first_ || bucket >= first_ + buckets_.size()) cover(bucket, bucket);
+  buckets_[bucket - first_] += times;
   min_ = count_ == 0 ? value : std::min(min_, value);
   max_ = std::max(max_, value);
   count_ += times;
@@ -36,7 +55,8 @@ void Histogram::record(std::int64_t value, std::uint64_t times) {
 
 void Histogram::merge(const Histogram& other) {
   if (other.count_ == 0) return;
-  for (std::size_t i = 0; i < kBuckets; ++i) buckets_[i] += other.buckets_[i];
+  cover(other.first_, other.first_ + other.buckets_.size() - 1);
+  for (std::size_t i = 0; i < other.buckets_.size(); ++i) buckets_[other.first_ + i - first_] += other.buckets_[i];
   min_ = count_ == 0 ? other.min_ : std::min(min_, other.min_);
   max_ = std::max(max_, other.max_);
   count_ += other.count_;
@@ -50,9 +70,9 @@ std::int64_t Histogram::quantile(double q) const {
   if (count_ == 0) return 0;
   const auto rank = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(count_))));
   std::uint64_t seen = 0;
-  for (std::size_t i = 0; i < kBuckets; ++i) {
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
     seen += buckets_[i];
-    if (seen >= rank) return std::clamp(highest_of(i), min_, max_);
+    if (seen >= rank) return std::clamp(highest_of(first_ + i), min_, max_);
   }
   return max_;
 }
@@ -61,7 +81,7 @@ std::uint64_t Histogram::count_at_most(std::int64_t value) const {
   if (value < 0) return 0;
   const std::size_t last = bucket_of(value);
   std::uint64_t seen = 0;
-  for (std::size_t i = 0; i <= last; ++i) seen += buckets_[i];
+  for (std::size_t i = 0; i < buckets_.size() && first_ + i <= last; ++i) seen += buckets_[i];
   return seen;
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// A log-linear histogram of non-negative integers (usually nanoseconds): constant memory, O(1) recording, quantiles with a
-// relative error below 1/64. Same idea as HdrHistogram: a power of two is split into 64 equal buckets.
+// A log-linear histogram of non-negative integers (usually nanoseconds): O(1) recording, quantiles with a relative error
+// below 1/64. Same idea as HdrHistogram: a power of two is split into 64 equal buckets. Memory: 512 bytes for each power of
+// two between the smallest and the largest value, allocated when a value first needs it; at most 30 kB.
 // Not synchronised: one owner, or copy and merge.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "dirigent/base/time.h"
 
@@ -31,11 +32,13 @@ class Histogram {
 
  private:
   static constexpr int kSubBits = 6;  // 64 buckets a power of two
-  static constexpr std::size_t kBuckets = (64 - kSubBits + 1) << kSubBits;
   static std::size_t bucket_of(std::int64_t value);
   static std::int64_t highest_of(std::size_t bucket);
 
-  std::array<std::uint64_t, kBuckets> buckets_{};
+  void cover(std::size_t first, std::size_t last);
+
+  std::vector<std::uint64_t> buckets_;  // from bucket `first_` on, whole powers of two
+  std::size_t first_ = 0;
   std::uint64_t count_ = 0;
   std::int64_t min_ = 0;
   std::int64_t max_ = 0;

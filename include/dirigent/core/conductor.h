@@ -12,7 +12,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <functional>
 #include <map>
 #include <memory>
@@ -99,7 +99,7 @@ struct FunctionControl {
 
   std::optional<policy::ScalingDecision> last_scaling;
   std::optional<policy::PlacementDecision> last_placement;
-  std::deque<FunctionEvent> events;    // newest last, bounded
+  std::list<FunctionEvent> events;     // newest last, bounded
 
   [[nodiscard]] std::uint32_t waiting() const;
   [[nodiscard]] std::uint32_t in_flight() const;
