@@ -102,6 +102,8 @@ struct NodeInfo {
   version @6 :Text;
   # For placement constraints. Names are unique.
   labels @7 :List(Pair);
+  # The most sandboxes on their way to ready at a time; 0 = no limit. What is wanted beyond it waits in the control plane.
+  startsMax @8 :UInt32;
 }
 
 # A name and a value.

@@ -136,6 +136,7 @@ void bind_node(Binder& bind, NodeOptions& options) {
   bind.parse<Millicpu>("cpu", options.capacity.cpu, optional<Millicpu>(parse_cpu));
   bind.parse<Bytes>("memory", options.capacity.memory, optional<Bytes>(parse_bytes));
   bind.number("sandboxes_max", options.sandboxes_max, 0, 1'000'000);
+  bind.number("starts_max", options.starts_max, 0, 1'000'000);
   bind.number("parked_sandboxes", options.parked_sandboxes, 0, 1'000);
   std::vector<std::pair<std::string, std::string>> labels;
   bind.pairs("label", labels);

@@ -56,6 +56,8 @@ void add_node(Table& table, const std::string& section) {
   table.push_back({section, "memory", "BYTES", "", "capacity offered (without it: what the machine has)"});
   table.push_back(
       {section, "sandboxes_max", "N", "0", "most sandboxes on the node; 0 = as many as the resources allow"});
+  table.push_back({section, "starts_max", "N", "64",
+                   "sandboxes on their way to ready at a time, the rest waits in the control plane; 0 = no limit"});
   table.push_back({section, "parked_sandboxes", "N", "8", "sandboxes prepared and kept idle"});
   table.push_back({section, "label", "KEY=VALUE", "", "label of the node, for --constraint", true});
   table.push_back({section, "simulated_start_p50", "DURATION", "3ms", "start time of the simulated runtime, median"});

@@ -55,6 +55,7 @@ Result<NodeInfo> node_info(const NodeOptions& options) {
   if (node.capacity.cpu.value == 0) node.capacity.cpu = machine.cpu;
   if (node.capacity.memory.value == 0) node.capacity.memory = machine.memory;
   node.sandboxes_max = options.sandboxes_max;
+  node.starts_max = options.starts_max;
   node.labels = options.labels;
   node.version = version_number();
   return node;

@@ -91,6 +91,7 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
     route_changed(name, work);
     flush_routes(work);
     if (auto& control = control_of(name); control.wakeup) function_wakeups_.erase({*control.wakeup, &control});
+    std::erase(start_queue_, &control_of(name));
     controls_.erase(name);
     return;
   }

@@ -10,6 +10,7 @@ namespace dirigent::core {
 void Conductor::route_changed(const FunctionName& name, Work& work) { work.routes.insert(name); }
 
 void Conductor::flush_routes(Work& work) {
+  if (!start_queue_.empty()) start_queued(work);
   if (work.routes.empty() && work.complete.empty()) return;
   const auto divide_all = [&](const FunctionName& name, const Function* function) {
     bool is_changed = false;

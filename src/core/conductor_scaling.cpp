@@ -133,12 +133,15 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
     settle_verification(name, candidate->number, true, nullptr, work);
   }
   if (candidate != nullptr && !has_verification && may_start && control.verifying != candidate->number) {
-    note(name, "verifying", candidate->number, fmt::format("starting a test instance of {}", revision_name(name, candidate->number)), work);
-    if (start_one(*function, control, *candidate, true, work)) control.verifying = candidate->number;
+    if (!control.is_queued) {
+      note(name, "verifying", candidate->number, fmt::format("starting a test instance of {}", revision_name(name, candidate->number)), work);
+    }
+    if (start_one(*function, control, *candidate, true, work) == Start::ordered) control.verifying = candidate->number;
   }
   if (serving != nullptr && may_start) {
     for (std::size_t have = current.size(); have < control.wanted; ++have) {
-      if (!start_one(*function, control, *serving, false, work)) break;
+      if (start_one(*function, control, *serving, false, work) != Start::ordered) break;
+      if (is_serving_starts_) break;  // one each in turn
     }
   }
   if (current.size() >= control.wanted && candidate == nullptr) control.no_room_since.reset();
@@ -159,8 +162,14 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   schedule(control);
 }
 
-bool Conductor::start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification,
-                          Work& work) {
+Conductor::Start Conductor::start_one(const Function& function, FunctionControl& control, const Revision& revision,
+                                      bool is_verification, Work& work) {
+  const auto queue = [&] {
+    if (!control.is_queued) start_queue_.push_back(&control);
+    control.is_queued = true;
+    return Start::queued;
+  };
+  if (!is_serving_starts_ && !start_queue_.empty()) return queue();
   Sandbox sandbox;
   // The term is in the id, so that no control plane ever makes an id that another has made.
   sandbox.id = SandboxId{(options_.term.value << 22) + ++next_sandbox_};
@@ -184,6 +193,7 @@ bool Conductor::start_one(const Function& function, FunctionControl& control, co
     again.is_verification = is_verification;
     decision = fleet_.place(std::move(again), revision.spec, {}, rng_);
   }
+  if (!decision && fleet_.busy_nodes() > 0) return queue();
   if (!decision) {
     if (!control.no_room_since) {
       control.no_room_since = work.now;
@@ -191,7 +201,7 @@ bool Conductor::start_one(const Function& function, FunctionControl& control, co
     }
     control.unavailable_detail = decision.error().message;
     control.retry_at = work.now + 250ms;
-    return false;
+    return Start::no_room;
   }
   control.no_room_since.reset();
   control.last_placement = *decision;
@@ -199,7 +209,28 @@ bool Conductor::start_one(const Function& function, FunctionControl& control, co
   work.effects.worker_orders.emplace_back(*node->session,
                                           StartSandbox{options_.term, id, function.name, revision.number, revision.spec});
   work.effects.changed.insert(function.name);
-  return true;
+  return Start::ordered;
+}
+
+// A function whose constraints leave only busy nodes does not hold up those behind it, but few are tried in vain.
+void Conductor::start_queued(Work& work) {
+  constexpr int kVainTriesMax = 8;
+  is_serving_starts_ = true;
+  for (int vain = 0; vain < kVainTriesMax && !start_queue_.empty() && (fleet_.free_nodes() > 0 || fleet_.busy_nodes() == 0);) {
+    FunctionControl& control = *start_queue_.front();
+    start_queue_.pop_front();
+    control.is_queued = false;
+    const std::size_t before = work.effects.worker_orders.size();
+    reconcile(control.name, work);
+    if (work.effects.worker_orders.size() == before) {
+      ++vain;
+    } else if (!control.is_queued && !control.no_room_since) {
+      // It may want more; the turn after the others' will tell.
+      start_queue_.push_back(&control);
+      control.is_queued = true;
+    }
+  }
+  is_serving_starts_ = false;
 }
 
 void Conductor::shrink(const Function& function, FunctionControl& control, std::vector<Sandbox*> candidates, std::size_t count,

@@ -54,6 +54,8 @@ void Fleet::forget(const NodeId& id) {
   ASSERT(found->second.sandboxes.empty(), "node {} has {} sandboxes", id, found->second.sandboxes.size());
   if (found->second.session) by_session_.erase(*found->second.session);
   index_->remove(id);
+  free_nodes_.erase(&found->second);
+  busy_nodes_.erase(&found->second);
   nodes_.erase(found);
 }
 
@@ -86,14 +88,30 @@ policy::NodeView Fleet::view_of(const Node& node) {
   view.sandboxes_max = node.info.sandboxes_max;
   view.schedulable = node.schedulable();
   view.pending = node.pending;
+  view.starts_max = node.info.starts_max;
   view.labels = node.info.labels;
   return view;
 }
 
-void Fleet::index(const Node& node) { index_->upsert(view_of(node)); }
+void Fleet::index(const Node& node) {
+  index_->upsert(view_of(node));
+  classify(node);
+}
+
+void Fleet::classify(const Node& node) {
+  auto& in = node.is_busy() ? busy_nodes_ : free_nodes_;
+  auto& out = node.is_busy() ? free_nodes_ : busy_nodes_;
+  out.erase(&node);
+  if (node.schedulable()) {
+    in.insert(&node);
+  } else {
+    in.erase(&node);
+  }
+}
 
 void Fleet::refresh(const Node& node) {
   index_->set_load(node.info.id, node.reserved, static_cast<std::uint32_t>(node.sandboxes.size()), node.pending);
+  if (node.info.starts_max != 0) classify(node);
 }
 
 // --- sandboxes ----------------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ void NodeTable::leave_bucket(NodeSlot slot) {
 void NodeTable::refresh(NodeSlot slot) {
   const NodeView& view = views_[slot];
   const bool below_limit = view.sandboxes_max == 0 || view.sandboxes < view.sandboxes_max;
-  hot_[slot] = {view.capacity - view.reserved, view.capacity, view.pending, view.schedulable && below_limit};
+  const bool may_start = view.starts_max == 0 || view.pending < view.starts_max;
+  hot_[slot] = {view.capacity - view.reserved, view.capacity, view.pending, view.schedulable && below_limit && may_start};
   const double share = key_ == BucketKey::mean_share ? mean_share(view.capacity, view.reserved)
                                                      : dominant_share(view.capacity, view.reserved);
   const auto bucket = static_cast<std::uint32_t>(share * (kBuckets - 1));

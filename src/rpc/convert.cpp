@@ -146,6 +146,7 @@ void write(schema::NodeInfo::Builder to, const NodeInfo& from) {
   to.setHostId(text(from.host_id));
   write(to.initCapacity(), from.capacity);
   to.setSandboxesMax(from.sandboxes_max);
+  to.setStartsMax(from.starts_max);
   to.setRuntime(text(from.runtime));
   to.setVersion(text(from.version));
   write_pairs(to.initLabels(count(from.labels.size())), from.labels);
@@ -157,6 +158,7 @@ NodeInfo read(Faults& faults, schema::NodeInfo::Reader from) {
   to.host_id = text(from.getHostId());
   to.capacity = read(faults, from.getCapacity());
   to.sandboxes_max = from.getSandboxesMax();
+  to.starts_max = from.getStartsMax();
   to.runtime = text(from.getRuntime());
   to.version = text(from.getVersion());
   to.labels = read_pairs(faults, from.getLabels(), "NodeInfo.labels");

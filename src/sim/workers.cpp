@@ -47,6 +47,7 @@ WorkerHello Cluster::hello_of(std::uint32_t number) {
   hello.node.host = hello.node.id.value;
   hello.node.host_id = hello.node.id.value;
   hello.node.capacity = options_.node_capacity;
+  hello.node.starts_max = options_.starts_max;
   hello.sandboxes = workers_[number].keeper->statuses(now_);
   return hello;
 }

@@ -5,7 +5,7 @@
 //
 //   function NAME [image=I] [limit=N] [min=N] [max=N] [reaction=R] [verify]     deploys
 //   delete NAME | scale NAME N|auto
-//   worker NAME [cpu=MILLI] [memory=MIB] [S1:FUNCTION:REVISION:STATE ...]       joins, reporting sandboxes
+//   worker NAME [cpu=MILLI] [memory=MIB] [starts=N] [S1:FUNCTION:REVISION:STATE ...]       joins, reporting sandboxes
 //   leave NAME | lose NAME | cordon NAME | uncordon NAME
 //   plane NAME [S1:GRANTED:HELD ...] | lose-plane NAME | leave-plane NAME
 //   load PLANE FUNCTION waiting=N in_flight=N [occupied=S1,S2]
@@ -169,6 +169,7 @@ class Cluster {
     hello.node.id = NodeId{words.at(1)};
     hello.node.capacity.cpu = Millicpu{std::stol(option(words, "cpu", "1000"))};
     hello.node.capacity.memory = Bytes{std::stol(option(words, "memory", "4096")) << 20};
+    hello.node.starts_max = static_cast<std::uint32_t>(std::stoul(option(words, "starts", "0")));
     for (const auto& word : words) {
       const auto parts = split(word, ':');
       if (parts.size() != 4) continue;
@@ -307,4 +308,5 @@ TEST_CASE("conductor: a new revision serves only after its test instance has pro
 TEST_CASE("conductor: deleting a function removes its route and drains its sandboxes") { run_scenario("delete"); }
 TEST_CASE("conductor: data planes share a concurrency limit and hand sandboxes over") { run_scenario("planes"); }
 TEST_CASE("conductor: no room is said after a while and forgotten when there is some") { run_scenario("no_room"); }
+TEST_CASE("conductor: functions take turns when workers start as many sandboxes as they may") { run_scenario("starts"); }
 TEST_CASE("conductor: a leaving or cordoned node gets nothing new") { run_scenario("leaving"); }

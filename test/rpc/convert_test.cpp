@@ -93,6 +93,7 @@ WorkerHello full_hello() {
   hello.node.host_id = "boot-1";
   hello.node.capacity = {Millicpu{8000}, 16_GiB};
   hello.node.sandboxes_max = 500;
+  hello.node.starts_max = 30;
   hello.node.runtime = "process";
   hello.node.version = "0.1.0";
   hello.node.labels = {{"zone", "a"}, {"disk", "fast"}};

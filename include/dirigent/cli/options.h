@@ -74,6 +74,7 @@ struct NodeOptions {
   RuntimeKind runtime = RuntimeKind::process;
   Resources capacity;              // zero parts = what the machine has
   std::uint32_t sandboxes_max = 0; // 0 = no limit but the resources
+  std::uint32_t starts_max = 64;   // on their way to ready at a time; 0 = no limit
   std::uint32_t parked_sandboxes = 8;  // prepared and idle
   std::map<std::string, std::string> labels;
   Duration simulated_start_p50 = 3ms;  // of the simulated runtime, lognormal

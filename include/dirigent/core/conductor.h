@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <functional>
 #include <map>
@@ -95,6 +96,7 @@ struct FunctionControl {
   std::optional<Instant> no_room_since;
   std::optional<SandboxEnd> last_failure;
   std::optional<RevisionNumber> verifying;
+  bool is_queued = false;              // in the queue of starts
   bool wanted_once = false;            // a decision or an order has set `wanted`
 
   std::optional<policy::ScalingDecision> last_scaling;
@@ -179,7 +181,9 @@ class Conductor {
   void sample(const Function& function, FunctionControl& control, bool is_urgent, Work& work);
   void look(const Function& function, FunctionControl& control, bool is_urgent, Work& work);
   void reconcile(const FunctionName& name, Work& work);
-  bool start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification, Work& work);
+  enum class Start { ordered, queued, no_room };
+  Start start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification, Work& work);
+  void start_queued(Work& work);
   void shrink(const Function& function, FunctionControl& control, std::vector<Sandbox*> candidates, std::size_t count, Work& work);
   void schedule(FunctionControl& control);
   void retry_without_room(Work& work);
@@ -240,6 +244,10 @@ class Conductor {
     bool operator<(const Wakeup& other) const { return when != other.when ? when < other.when : control->number < other.control->number; }
   };
   std::set<Wakeup> function_wakeups_;
+  // Functions that want another sandbox while every node that could take it starts as many as it may. Served in turn, one
+  // sandbox each, as starts end: a burst of one function does not hold up the others.
+  std::deque<FunctionControl*> start_queue_;
+  bool is_serving_starts_ = false;
   std::set<std::pair<Instant, SandboxId>> sandbox_deadlines_;
   std::set<std::pair<Instant, NodeId>> lost_nodes_;  // and when their grace is over
   std::optional<Instant> recovering_until_;

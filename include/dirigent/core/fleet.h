@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "dirigent/base/histogram.h"
@@ -37,6 +38,8 @@ struct Node {
   Histogram start_times;             // placed to ready, nanoseconds
 
   [[nodiscard]] bool schedulable() const { return session.has_value() && !cordoned && !leaving; }
+  // As many sandboxes as may start here at a time are starting.
+  [[nodiscard]] bool is_busy() const { return info.starts_max != 0 && pending >= info.starts_max; }
 };
 
 // What one data plane has of a sandbox's concurrency limit. kUnlimitedSlots where there is none.
@@ -87,6 +90,9 @@ class Fleet {
   Node* find_node(const NodeId& id);
   Node* node_of(SessionId session);
   [[nodiscard]] const std::map<NodeId, Node>& nodes() const { return nodes_; }
+  // Schedulable nodes that may, and that may not, start another sandbox now.
+  [[nodiscard]] std::size_t free_nodes() const { return free_nodes_.size(); }
+  [[nodiscard]] std::size_t busy_nodes() const { return busy_nodes_.size(); }
   // A node as placement sees it.
   static policy::NodeView view_of(const Node& node);
 
@@ -106,9 +112,12 @@ class Fleet {
   void reserve(Node& node, const Sandbox& sandbox);
   void refresh(const Node& node);
   void index(const Node& node);
+  void classify(const Node& node);
 
   std::unique_ptr<policy::NodeIndex> index_;
   std::map<NodeId, Node> nodes_;
+  std::unordered_set<const Node*> free_nodes_;
+  std::unordered_set<const Node*> busy_nodes_;
   std::unordered_map<SessionId, NodeId> by_session_;
   std::unordered_map<SandboxId, Sandbox> sandboxes_;
   std::unordered_map<FunctionName, std::set<SandboxId>> by_function_;

@@ -18,6 +18,7 @@ struct NodeInfo {
   std::string host_id;           // equal for processes of one network namespace of one boot of one machine
   Resources capacity;
   std::uint32_t sandboxes_max = 0;  // 0 = no limit but the resources
+  std::uint32_t starts_max = 0;     // sandboxes that may be on their way to ready at a time; 0 = no limit
   std::string runtime;           // its default runtime
   std::string version;           // of dirigent
   std::map<std::string, std::string> labels;

@@ -39,6 +39,7 @@ struct NodeView {
   std::uint32_t sandboxes_max = 0;  // 0 = no limit
   bool schedulable = true;          // alive, not cordoned or draining
   std::uint32_t pending = 0;        // placed or starting on it
+  std::uint32_t starts_max = 0;     // the most of these; 0 = no limit
   std::map<std::string, std::string> labels;
   std::vector<std::string> images;  // known to be on the node, sorted
 };

@@ -47,6 +47,7 @@ struct SimOptions {
   std::uint64_t seed = 1;
   std::uint32_t nodes = 93;
   Resources node_capacity{Millicpu{10'000}, 64_GiB};
+  std::uint32_t starts_max = 0;  // of a node at a time; 0 = no limit
   std::uint32_t data_planes = 1;
   std::uint32_t shards = 1;  // of each data plane
   policy::AutoscalerKind autoscaler = policy::AutoscalerKind::knative;
