@@ -64,7 +64,7 @@ FuzzCase fuzz_case(std::uint64_t seed) {
       "poisson:rps=20,duration_ms=100,functions=4,spread=exponential", "poisson:rps=5,duration_ms=1000,functions=3",
       "burst:size=30,every_ms=9000,duration_ms=300,functions=2,spread=exponential", "ramp:from=0,to=40,duration_ms=50,functions=6",
       "poisson:rps=2,duration_ms=3000,functions=2,spread=exponential"});
-  made.workload = *make_load(load, 100s, seed);
+  made.workload = *workload::make_load(load, 100s, seed);
   made.description = fmt::format("{} nodes, {} data planes of {} shards, limit {}, {}, {}, {}, {}", options.nodes, options.data_planes,
                                  options.shards, options.spec.concurrency_limit, to_string(options.autoscaler),
                                  to_string(options.placement), to_string(options.balancer), load);

@@ -10,15 +10,16 @@
 
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
-#include "dirigent/sim/workload.h"
-#include "sim/csv.h"
+#include "dirigent/workload/workload.h"
+#include "workload/csv.h"
 
-namespace dirigent::sim {
+namespace dirigent::workload {
 
 namespace {
 
 constexpr Duration kRunTimeMin = 1ms;
 constexpr Duration kRunTimeMax = 60s;
+constexpr double kMinute = 60;  // seconds
 constexpr double kInvocationsPerMinuteMax = 10e6;
 constexpr std::array<double, 7> kQuantiles{0, 0.01, 0.25, 0.50, 0.75, 0.99, 1};
 constexpr std::array<std::string_view, 7> kQuantileNames{"0", "1", "25", "50", "75", "99", "100"};
@@ -87,15 +88,27 @@ Duration draw_run_time(const Percentiles& percentiles, Rng& rng) {
   return std::clamp(from_seconds(milliseconds / 1000), kRunTimeMin, kRunTimeMax);
 }
 
-// Where `count` invocations lie within a minute: the first at its start, the gaps as `spacing` says.
-void spread(std::size_t count, Spacing spacing, Rng& rng, std::vector<double>& gaps) {
-  gaps.resize(count);
+// Where `count` invocations lie within a minute, in seconds from its start, ascending.
+void spread(std::size_t count, Spacing spacing, Rng& rng, std::vector<double>& times) {
+  const bool exponential = spacing == Spacing::exponential || spacing == Spacing::exponential_shift;
+  const bool uniform = spacing == Spacing::uniform || spacing == Spacing::uniform_shift;
+  times.resize(count);
   double sum = 0;
-  for (double& gap : gaps) {
-    gap = spacing == Spacing::exponential ? rng.exponential(1) : spacing == Spacing::uniform ? rng.unit() : 1;
+  for (double& gap : times) {
+    gap = exponential ? rng.exponential(1) : uniform ? rng.unit() : 1;
     sum += gap;
   }
-  for (double& gap : gaps) gap = sum > 0 ? gap / sum * 60 : 60.0 / static_cast<double>(count);
+  double at = 0;
+  for (double& time : times) {
+    const double gap = sum > 0 ? time / sum * kMinute : kMinute / static_cast<double>(count);
+    time = at;
+    at += gap;
+  }
+  if (spacing == Spacing::exponential_shift || spacing == Spacing::uniform_shift) {
+    const double turn = rng.unit() * kMinute;
+    for (double& time : times) time = std::fmod(time + turn, kMinute);
+    std::sort(times.begin(), times.end());
+  }
 }
 
 void sort_arrivals(Workload& workload) {
@@ -122,7 +135,7 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
   workload.source = std::filesystem::path(folder).lexically_normal().filename().string();
   workload.length = static_cast<std::int64_t>(minutes.size()) * 60s;
   Rng rng(options.seed);
-  std::vector<double> gaps;
+  std::vector<double> times;
   for (;;) {
     const auto more = csv->next();
     if (!more) return failure(more.error());
@@ -139,11 +152,9 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
       const auto count = csv->number(minutes[minute], 0, kInvocationsPerMinuteMax);
       if (!count) return failure(count.error());
       if (*count < 1) continue;
-      spread(static_cast<std::size_t>(*count), options.spacing, rng, gaps);
-      double second = static_cast<double>(minute) * 60;
-      for (const double gap : gaps) {
-        workload.arrivals.push_back({from_seconds(second), number, draw_run_time(percentiles->second, rng)});
-        second += gap;
+      spread(static_cast<std::size_t>(*count), options.spacing, rng, times);
+      for (const double time : times) {
+        workload.arrivals.push_back({from_seconds(static_cast<double>(minute) * kMinute + time), number, draw_run_time(percentiles->second, rng)});
       }
     }
   }
@@ -187,12 +198,17 @@ Result<Workload> read_invocations(const std::string& path, const TraceOptions& o
 
 }  // namespace
 
+const std::vector<std::string>& spacing_names() {
+  static const std::vector<std::string> names{"exponential", "equidistant", "uniform", "exponential_shift", "uniform_shift"};
+  return names;
+}
+
 Result<Spacing> parse_spacing(std::string_view word) {
-  static const std::vector<std::string> words{"exponential", "equidistant", "uniform"};
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == word) return static_cast<Spacing>(i);
+  const auto& names = spacing_names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == word) return static_cast<Spacing>(i);
   }
-  return failure(ErrorCode::invalid_argument, "unknown spacing \"{}\"{}", word, did_you_mean_suffix(word, words));
+  return failure(ErrorCode::invalid_argument, "unknown spacing \"{}\"{}", word, did_you_mean_suffix(word, names));
 }
 
 Result<Workload> read_trace(const std::string& path, const TraceOptions& options) {
@@ -202,4 +218,4 @@ Result<Workload> read_trace(const std::string& path, const TraceOptions& options
   return std::filesystem::is_directory(status) ? read_counts(path, options) : read_invocations(path, options);
 }
 
-}  // namespace dirigent::sim
+}  // namespace dirigent::workload

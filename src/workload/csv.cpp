@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include "sim/csv.h"
+#include "workload/csv.h"
 
 #include "dirigent/base/text.h"
 
-namespace dirigent::sim {
+namespace dirigent::workload {
 
 Result<CsvFile> CsvFile::open(const std::string& path) {
   CsvFile csv;
@@ -59,4 +59,4 @@ Result<double> CsvFile::number(std::size_t column, double low, double high) cons
   return *value;
 }
 
-}  // namespace dirigent::sim
+}  // namespace dirigent::workload
