@@ -35,10 +35,12 @@ Result<Assertion> parse_term(std::string_view term, bool is_comparison) {
   const auto at = term.find_first_of("<>=!");
   std::string_view operation;
   for (const auto candidate : kOperations) {
-    if (at != std::string_view::npos && operation.empty() && term.substr(at).starts_with(candidate)) operation = candidate;
+    if (at != std::string_view::npos && operation.empty() && term.substr(at).starts_with(candidate))
+      operation = candidate;
   }
   if (operation.empty()) {
-    return failure(ErrorCode::invalid_argument, "\"{}\" is no assertion: NAME, one of < <= > >= == !=, and a value, as in overhead.p99<5ms", term);
+    return failure(ErrorCode::invalid_argument,
+                   "\"{}\" is no assertion: NAME, one of < <= > >= == !=, and a value, as in overhead.p99<5ms", term);
   }
   Assertion assertion;
   assertion.text = std::string(term);
@@ -46,7 +48,8 @@ Result<Assertion> parse_term(std::string_view term, bool is_comparison) {
   std::string_view name = trim(term.substr(0, at));
   const std::string_view value = trim(term.substr(at + operation.size()));
   if (name.ends_with(".ratio")) {
-    if (!is_comparison) return failure(ErrorCode::invalid_argument, "\"{}\": a ratio needs two reports (--compare A B)", term);
+    if (!is_comparison)
+      return failure(ErrorCode::invalid_argument, "\"{}\": a ratio needs two reports (--compare A B)", term);
     assertion.is_ratio = true;
     name.remove_suffix(6);
   }
@@ -64,7 +67,8 @@ Result<Assertion> parse_term(std::string_view term, bool is_comparison) {
   const std::string_view unit = unit_at == std::string_view::npos ? std::string_view() : value.substr(unit_at);
   const double factor = unit == "ns" ? 1e-6 : unit == "us" ? 1e-3 : unit == "ms" ? 1 : unit == "s" ? 1e3 : 0;
   if (!amount || (factor == 0 && !(unit.empty() && *amount == 0))) {
-    return failure(ErrorCode::invalid_argument, "\"{}\": \"{}\" is not a duration with its unit (ns, us, ms or s)", term, value);
+    return failure(ErrorCode::invalid_argument, "\"{}\": \"{}\" is not a duration with its unit (ns, us, ms or s)",
+                   term, value);
   }
   assertion.value = *amount * factor;
   return assertion;
@@ -85,20 +89,24 @@ Result<std::vector<Assertion>> parse_assertions(std::string_view text, bool is_c
   return assertions;
 }
 
-std::vector<std::string> failed_assertions(const std::vector<Assertion>& assertions, const Report& report, const Report* before) {
+std::vector<std::string> failed_assertions(const std::vector<Assertion>& assertions, const Report& report,
+                                           const Report* before) {
   std::vector<std::string> lines;
   for (const Assertion& assertion : assertions) {
     const Metric* const metric = report.find(assertion.name);
     if (metric == nullptr) {
       // A count that no call added to is zero; everything else has not been measured, and that never holds.
-      const bool is_count = assertion.name.find("errors.") != std::string::npos || assertion.name.find("status.") != std::string::npos;
+      const bool is_count =
+          assertion.name.find("errors.") != std::string::npos || assertion.name.find("status.") != std::string::npos;
       if (is_count && !assertion.is_ratio && holds(0, assertion.operation, assertion.value)) continue;
-      lines.push_back(fmt::format("{}: {}", assertion.text, is_count && !assertion.is_ratio ? "it is 0" : "there is no such figure in this run"));
+      lines.push_back(fmt::format("{}: {}", assertion.text,
+                                  is_count && !assertion.is_ratio ? "it is 0" : "there is no such figure in this run"));
       continue;
     }
     if (!assertion.is_ratio) {
       if (holds(comparable(*metric), assertion.operation, assertion.value)) continue;
-      lines.push_back(fmt::format("{}: it is {:.6g}{}{}", assertion.text, metric->value, metric->unit.empty() ? "" : " ", metric->unit));
+      lines.push_back(fmt::format("{}: it is {:.6g}{}{}", assertion.text, metric->value,
+                                  metric->unit.empty() ? "" : " ", metric->unit));
       continue;
     }
     const Metric* const old = before == nullptr ? nullptr : before->find(assertion.name);
@@ -108,7 +116,8 @@ std::vector<std::string> failed_assertions(const std::vector<Assertion>& asserti
     }
     const double ratio = metric->value / old->value;
     if (!holds(ratio, assertion.operation, assertion.value)) {
-      lines.push_back(fmt::format("{}: it is {:.4g} ({:.6g} after {:.6g} {})", assertion.text, ratio, metric->value, old->value, metric->unit));
+      lines.push_back(fmt::format("{}: it is {:.4g} ({:.6g} after {:.6g} {})", assertion.text, ratio, metric->value,
+                                  old->value, metric->unit));
     }
   }
   return lines;

@@ -10,7 +10,7 @@ namespace dirigent::bench {
 namespace {
 
 constexpr Duration kPublishEvery = 200ms;
-constexpr Duration kStopGrace = 1s;         // for calls under way when the run is stopped
+constexpr Duration kStopGrace = 1s;  // for calls under way when the run is stopped
 constexpr Duration kRestAfterFailure = 50ms;
 // The longest wait of the epoll: a stop is noticed within it.
 constexpr Duration kPatienceMax = 50ms;
@@ -18,12 +18,19 @@ constexpr Duration kPatienceMax = 50ms;
 constexpr int kIssuedAtOnce = 64;
 
 // The part of `total` that falls to `share`: as equal as it can be.
-unsigned part_of(unsigned total, unsigned share, unsigned shares) { return total / shares + (share < total % shares ? 1 : 0); }
+unsigned part_of(unsigned total, unsigned share, unsigned shares) {
+  return total / shares + (share < total % shares ? 1 : 0);
+}
 
 }  // namespace
 
-Client::Client(const Plan& plan, RunState& state, const std::vector<io::SocketAddress>& addresses, unsigned share, unsigned shares)
-    : plan_(plan), state_(state), addresses_(addresses), share_(share), shares_(shares),
+Client::Client(const Plan& plan, RunState& state, const std::vector<io::SocketAddress>& addresses, unsigned share,
+               unsigned shares)
+    : plan_(plan),
+      state_(state),
+      addresses_(addresses),
+      share_(share),
+      shares_(shares),
       measurement_(std::make_unique<Measurement>(plan.targets.size(), plan.request.invitro, plan.keep_records)) {}
 
 std::uint64_t Client::connections_opened() const {
@@ -137,7 +144,8 @@ void Client::issue_closed(Instant now) {
 void Client::completed(const Call& call, const Answer& answer) {
   --in_flight_;
   const std::uint64_t good_before = measurement_->succeeded;
-  const WallTime intended_wall = state_.begin_wall + std::chrono::duration_cast<std::chrono::microseconds>(call.intended - state_.begin);
+  const WallTime intended_wall =
+      state_.begin_wall + std::chrono::duration_cast<std::chrono::microseconds>(call.intended - state_.begin);
   // The time between two calls of a closed loop is the generator's own; a call starts when it is sent.
   if (plan_.pace == Pace::closed && call.sent != Instant{}) {
     Call started = call;
@@ -146,7 +154,8 @@ void Client::completed(const Call& call, const Answer& answer) {
   } else {
     measurement_->record(call, answer, intended_wall);
   }
-  const bool good = call.is_measured ? measurement_->succeeded > good_before : answer.fault == Fault::none && answer.status < 400;
+  const bool good =
+      call.is_measured ? measurement_->succeeded > good_before : answer.fault == Fault::none && answer.status < 400;
   ++(good ? own_.succeeded : own_.failed);
   own_.recent.record(answer.end_at - call.intended);
   if (plan_.pace == Pace::open) return;

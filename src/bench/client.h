@@ -19,10 +19,10 @@ namespace dirigent::bench {
 
 // What the reporting thread sees of a client while it runs.
 struct Window {
-  std::uint64_t sent = 0;        // since the start
+  std::uint64_t sent = 0;  // since the start
   std::uint64_t succeeded = 0;
   std::uint64_t failed = 0;
-  Histogram recent;              // since it was last taken
+  Histogram recent;  // since it was last taken
 };
 
 // What all clients of a run share.
@@ -37,7 +37,8 @@ struct RunState {
 class Client final : public CallOwner {
  public:
   // `share` of `shares`: which of the calls are this client's, and how many of the connections.
-  Client(const Plan& plan, RunState& state, const std::vector<io::SocketAddress>& addresses, unsigned share, unsigned shares);
+  Client(const Plan& plan, RunState& state, const std::vector<io::SocketAddress>& addresses, unsigned share,
+         unsigned shares);
 
   // Until every call has ended. On the client's own thread.
   Status run();
@@ -74,11 +75,11 @@ class Client final : public CallOwner {
   std::uint64_t idle_slots_ = 0;       // closed loop: calls to make now
   std::deque<Instant> resting_slots_;  // closed loop: after a failed connection, until then
   std::uint64_t closed_calls_ = 0;
-  bool is_over_ = false;               // no more calls are made
+  bool is_over_ = false;  // no more calls are made
 
   std::uint64_t in_flight_ = 0;
   std::uint64_t in_flight_max_ = 0;
-  Window own_;                         // published now and then
+  Window own_;  // published now and then
   Instant publish_at_{};
   Instant stopped_at_ = Instant::max();
   std::mutex mutex_;

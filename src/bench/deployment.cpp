@@ -21,7 +21,8 @@ using Json = nlohmann::json;
 // What is wrong, from a problem document or a plain text.
 std::string detail_of(const io::HttpResponse& response) {
   const Json json = Json::parse(response.body, nullptr, false);
-  if (json.is_object() && json.contains("detail") && json["detail"].is_string()) return json["detail"].get<std::string>();
+  if (json.is_object() && json.contains("detail") && json["detail"].is_string())
+    return json["detail"].get<std::string>();
   return std::string(trim(response.body.substr(0, 300)));
 }
 
@@ -87,10 +88,12 @@ io::HttpCall form_call(const DeployOptions& options, const NewFunction& function
   call.method = "POST";
   call.headers.emplace_back("Content-Type", "application/x-www-form-urlencoded");
   call.body = fmt::format(
-      "{}image={}&name={}&port_forwarding=80&port_forwarding=tcp&requested_cpu=100&requested_memory={}&scaling_lower_bound=0&scaling_upper_bound={}",
-      options.is_sweep ? "cold_start_sweep=true&" : "", io::percent_encode(options.image), io::percent_encode(function.name), function.memory_mib,
-      options.is_sweep ? 1 : 10'000);
-  for (const auto& [key, text] : options.fields) call.body += fmt::format("&{}={}", io::percent_encode(key), io::percent_encode(text));
+      "{}image={}&name={}&port_forwarding=80&port_forwarding=tcp&requested_cpu=100&requested_memory={}&scaling_lower_"
+      "bound=0&scaling_upper_bound={}",
+      options.is_sweep ? "cold_start_sweep=true&" : "", io::percent_encode(options.image),
+      io::percent_encode(function.name), function.memory_mib, options.is_sweep ? 1 : 10'000);
+  for (const auto& [key, text] : options.fields)
+    call.body += fmt::format("&{}={}", io::percent_encode(key), io::percent_encode(text));
   call.timeout = options.timeout;
   return call;
 }
@@ -113,7 +116,8 @@ std::string endpoint_of(const std::string& url) {
   return std::string(rest.substr(0, rest.find('/')));
 }
 
-io::Task<void> register_one(io::Loop& loop, const DeployOptions& options, const NewFunction& function, std::string& endpoints, char& is_made) {
+io::Task<void> register_one(io::Loop& loop, const DeployOptions& options, const NewFunction& function,
+                            std::string& endpoints, char& is_made) {
   const bool by_form = !options.form.empty();
   io::HttpCall call = by_form ? form_call(options, function) : api_call(options, function);
   const std::string what = fmt::format("cannot register function \"{}\" at {}", function.name, call.server);
@@ -125,9 +129,13 @@ io::Task<void> register_one(io::Loop& loop, const DeployOptions& options, const 
     endpoints = response->body;
   } else {
     const Json json = Json::parse(response->body, nullptr, false);
-    if (json.is_object() && json.contains("url") && json["url"].is_string()) endpoints = endpoint_of(json["url"].get<std::string>());
+    if (json.is_object() && json.contains("url") && json["url"].is_string())
+      endpoints = endpoint_of(json["url"].get<std::string>());
   }
-  if (endpoints.empty()) co_return failure(ErrorCode::unavailable, "function \"{}\" is registered, but no data plane is connected to call it through", function.name);
+  if (endpoints.empty())
+    co_return failure(ErrorCode::unavailable,
+                      "function \"{}\" is registered, but no data plane is connected to call it through",
+                      function.name);
   co_return Status();
 }
 
@@ -156,10 +164,12 @@ io::Task<void> serve_one(io::Loop& loop, const NewFunction& function, const std:
       call.headers.emplace_back("Function", function.name);
       call.timeout = std::max<Duration>(deadline - io::Loop::now(), 1ms);
       auto response = co_await io::http_call(loop, std::move(call));
-      if (!response) co_return failure(response.error().within(fmt::format("function \"{}\" does not answer", function.name)));
+      if (!response)
+        co_return failure(response.error().within(fmt::format("function \"{}\" does not answer", function.name)));
       status = response->status;
       if (status != 404 && status != 503) break;
-      if (io::Loop::now() >= deadline) co_return failure(refusal(fmt::format("function \"{}\" is not served", function.name), *response));
+      if (io::Loop::now() >= deadline)
+        co_return failure(refusal(fmt::format("function \"{}\" is not served", function.name), *response));
       co_await io::sleep_for(loop, 10ms);
     }
   }
@@ -171,7 +181,9 @@ io::Task<void> serve_one(io::Loop& loop, const NewFunction& function, const std:
 Result<std::vector<std::string>> deploy(const DeployOptions& options, const std::vector<NewFunction>& functions) {
   std::vector<std::string> endpoints(functions.size());
   std::vector<char> is_made(functions.size());
-  const Batch batch(functions.size(), options.parallel, true, [&](io::Loop& loop, std::size_t i) { return register_one(loop, options, functions[i], endpoints[i], is_made[i]); });
+  const Batch batch(functions.size(), options.parallel, true, [&](io::Loop& loop, std::size_t i) {
+    return register_one(loop, options, functions[i], endpoints[i], is_made[i]);
+  });
   if (!batch.error()) return endpoints;
   std::vector<NewFunction> made;
   for (std::size_t i = 0; i < functions.size(); ++i) {
@@ -182,15 +194,19 @@ Result<std::vector<std::string>> deploy(const DeployOptions& options, const std:
 }
 
 Status remove(const DeployOptions& options, const std::vector<NewFunction>& functions) {
-  const Batch batch(functions.size(), options.parallel, false, [&](io::Loop& loop, std::size_t i) { return remove_one(loop, options, functions[i]); });
+  const Batch batch(functions.size(), options.parallel, false,
+                    [&](io::Loop& loop, std::size_t i) { return remove_one(loop, options, functions[i]); });
   if (batch.error()) return failure(*batch.error());
   return {};
 }
 
-Status wait_until_served(const std::vector<NewFunction>& functions, const std::vector<std::string>& endpoints, Duration patience) {
+Status wait_until_served(const std::vector<NewFunction>& functions, const std::vector<std::string>& endpoints,
+                         Duration patience) {
   constexpr unsigned kParallel = 32;
   const Instant deadline = io::Loop::now() + patience;
-  const Batch batch(functions.size(), kParallel, true, [&](io::Loop& loop, std::size_t i) { return serve_one(loop, functions[i], endpoints[i], deadline); });
+  const Batch batch(functions.size(), kParallel, true, [&](io::Loop& loop, std::size_t i) {
+    return serve_one(loop, functions[i], endpoints[i], deadline);
+  });
   if (batch.error()) return failure(*batch.error());
   return {};
 }

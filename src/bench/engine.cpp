@@ -46,8 +46,10 @@ Result<io::SocketAddress> resolve(const std::string& endpoint) {
 // One connection that carries nothing: a server that is not there is told at once and in words.
 Status try_connect(const io::SocketAddress& address, const std::string& endpoint) {
   const auto refuse = [&](const std::string& why) {
-    return failure(ErrorCode::unavailable, "cannot connect to {}: {} (is a data plane there? start one: dirigent dev; or name another: --address)",
-                   endpoint, why);
+    return failure(
+        ErrorCode::unavailable,
+        "cannot connect to {}: {} (is a data plane there? start one: dirigent dev; or name another: --address)",
+        endpoint, why);
   };
   const auto socket = start_connect(address);
   if (!socket) return refuse(socket.error().message);
@@ -64,9 +66,12 @@ Status raise_descriptor_limit(const Plan& plan) {
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
   // An open loop opens only what it needs; a closed one opens all of them.
-  const std::uint64_t wanted = plan.pace == Pace::closed || plan.protocol == Protocol::h2c ? plan.connections + kDescriptorsSpare : kDescriptorsSpare;
+  const std::uint64_t wanted = plan.pace == Pace::closed || plan.protocol == Protocol::h2c
+                                   ? plan.connections + kDescriptorsSpare
+                                   : kDescriptorsSpare;
   if (limit.rlim_max != RLIM_INFINITY && wanted > limit.rlim_max) {
-    return failure(ErrorCode::exhausted, "{} connections need more than the {} open files allowed here (ulimit -Hn; or fewer --connections)",
+    return failure(ErrorCode::exhausted,
+                   "{} connections need more than the {} open files allowed here (ulimit -Hn; or fewer --connections)",
                    plan.connections, limit.rlim_max);
   }
   return {};
@@ -80,7 +85,8 @@ double thread_cpu_seconds() {
 
 class Reporter {
  public:
-  Reporter(const Plan& plan, const RunState& state, const EngineOptions& options) : plan_(plan), state_(state), options_(options) {}
+  Reporter(const Plan& plan, const RunState& state, const EngineOptions& options)
+      : plan_(plan), state_(state), options_(options) {}
 
   void report(const std::vector<std::unique_ptr<Client>>& clients) {
     if (!options_.progress) return;
@@ -102,7 +108,8 @@ class Reporter {
     const std::uint64_t answered = window.succeeded + window.failed;
     progress.in_flight = window.sent - answered;
     const double seconds = to_seconds(now - last_at_);
-    progress.rate = last_at_ == Instant{} || seconds <= 0 ? 0 : static_cast<double>(answered - last_answered_) / seconds;
+    progress.rate =
+        last_at_ == Instant{} || seconds <= 0 ? 0 : static_cast<double>(answered - last_answered_) / seconds;
     progress.recent.merge(window.recent);
     last_at_ = now;
     last_answered_ = answered;
@@ -136,7 +143,8 @@ Result<RunResult> run_plan(const Plan& plan, const EngineOptions& options) {
   state.begin = io::Loop::now() + kStartDelay;
   state.begin_wall = io::Loop::wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(kStartDelay);
   std::vector<std::unique_ptr<Client>> clients;
-  for (unsigned i = 0; i < plan.threads; ++i) clients.push_back(std::make_unique<Client>(plan, state, addresses, i, plan.threads));
+  for (unsigned i = 0; i < plan.threads; ++i)
+    clients.push_back(std::make_unique<Client>(plan, state, addresses, i, plan.threads));
 
   struct Outcome {
     Status status;

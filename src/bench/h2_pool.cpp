@@ -45,16 +45,17 @@ struct Stream {
   Instant head_at{};
   int status = 0;
   Timing timing;
-  std::string run_time;       // the value of a header
+  std::string run_time;  // the value of a header
   std::string reason;
   std::string body;
   std::uint64_t body_bytes = 0;
-  bool has_ended = false;     // the response is whole
+  bool has_ended = false;  // the response is whole
 };
 
 nghttp2_nv field(std::string_view name, std::string_view value) {
-  return {reinterpret_cast<std::uint8_t*>(const_cast<char*>(name.data())), reinterpret_cast<std::uint8_t*>(const_cast<char*>(value.data())),
-          name.size(), value.size(), NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
+  return {reinterpret_cast<std::uint8_t*>(const_cast<char*>(name.data())),
+          reinterpret_cast<std::uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
+          NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
 }
 
 class H2Connection final : public Pollable {
@@ -80,13 +81,17 @@ class H2Connection final : public Pollable {
 
  private:
   static H2Connection& of(void* user) { return *static_cast<H2Connection*>(user); }
-  static Stream* stream_of(nghttp2_session* session, std::int32_t id) { return static_cast<Stream*>(nghttp2_session_get_stream_user_data(session, id)); }
+  static Stream* stream_of(nghttp2_session* session, std::int32_t id) {
+    return static_cast<Stream*>(nghttp2_session_get_stream_user_data(session, id));
+  }
   static nghttp2_session_callbacks* callbacks();
-  static int on_header(nghttp2_session*, const nghttp2_frame*, const std::uint8_t*, std::size_t, const std::uint8_t*, std::size_t, std::uint8_t, void*);
+  static int on_header(nghttp2_session*, const nghttp2_frame*, const std::uint8_t*, std::size_t, const std::uint8_t*,
+                       std::size_t, std::uint8_t, void*);
   static int on_frame(nghttp2_session*, const nghttp2_frame*, void*);
   static int on_data(nghttp2_session*, std::uint8_t, std::int32_t, const std::uint8_t*, std::size_t, void*);
   static int on_close(nghttp2_session*, std::int32_t, std::uint32_t, void*);
-  static ssize_t read_body(nghttp2_session*, std::int32_t, std::uint8_t*, std::size_t, std::uint32_t*, nghttp2_data_source*, void*);
+  static ssize_t read_body(nghttp2_session*, std::int32_t, std::uint8_t*, std::size_t, std::uint32_t*,
+                           nghttp2_data_source*, void*);
   void read();
 
   H2Pool& pool_;
@@ -140,7 +145,9 @@ class H2Pool final : public Pool {
 
   // --- for the connections ---
   [[nodiscard]] const Plan& plan() const { return context_.plan; }
-  [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& fields(std::uint32_t target) const { return fields_[target]; }
+  [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& fields(std::uint32_t target) const {
+    return fields_[target];
+  }
   char* buffer() { return buffer_.data(); }
   std::vector<nghttp2_nv>& scratch() { return scratch_; }
 
@@ -149,7 +156,8 @@ class H2Pool final : public Pool {
     while (!waiting_.empty()) {
       H2Connection* best = nullptr;
       for (const auto& connection : connections_) {
-        if (connection->has_room() && (best == nullptr || connection->streams() < best->streams())) best = connection.get();
+        if (connection->has_room() && (best == nullptr || connection->streams() < best->streams()))
+          best = connection.get();
       }
       if (best == nullptr) return;
       Stream& stream = take_stream();
@@ -275,8 +283,9 @@ bool H2Connection::has_room() const {
   return streams_ < (allowed == UINT32_MAX ? kStreamsAtFirst * 10 : allowed);
 }
 
-int H2Connection::on_header(nghttp2_session* session, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size,
-                            const std::uint8_t* value, std::size_t value_size, std::uint8_t, void*) {
+int H2Connection::on_header(nghttp2_session* session, const nghttp2_frame* frame, const std::uint8_t* name,
+                            std::size_t name_size, const std::uint8_t* value, std::size_t value_size, std::uint8_t,
+                            void*) {
   Stream* const stream = stream_of(session, frame->hd.stream_id);
   if (stream == nullptr || frame->hd.type != NGHTTP2_HEADERS) return 0;
   const std::string_view key(reinterpret_cast<const char*>(name), name_size);
@@ -295,18 +304,22 @@ int H2Connection::on_frame(nghttp2_session* session, const nghttp2_frame* frame,
   if (frame->hd.type == NGHTTP2_GOAWAY) of(user).is_leaving = true;
   Stream* const stream = frame->hd.stream_id == 0 ? nullptr : stream_of(session, frame->hd.stream_id);
   if (stream == nullptr) return 0;
-  if (frame->hd.type == NGHTTP2_HEADERS && stream->head_at == Instant{} && stream->status >= 200) stream->head_at = io::Loop::now();
-  if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
+  if (frame->hd.type == NGHTTP2_HEADERS && stream->head_at == Instant{} && stream->status >= 200)
+    stream->head_at = io::Loop::now();
+  if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
+      (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
     stream->has_ended = true;
   }
   return 0;
 }
 
-int H2Connection::on_data(nghttp2_session* session, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size, void*) {
+int H2Connection::on_data(nghttp2_session* session, std::uint8_t, std::int32_t id, const std::uint8_t* data,
+                          std::size_t size, void*) {
   Stream* const stream = stream_of(session, id);
   if (stream == nullptr) return 0;
   stream->body_bytes += size;
-  if (stream->body.size() < kBodyKept) stream->body.append(reinterpret_cast<const char*>(data), std::min(size, kBodyKept - stream->body.size()));
+  if (stream->body.size() < kBodyKept)
+    stream->body.append(reinterpret_cast<const char*>(data), std::min(size, kBodyKept - stream->body.size()));
   return 0;
 }
 
@@ -320,8 +333,8 @@ int H2Connection::on_close(nghttp2_session* session, std::int32_t id, std::uint3
   return 0;
 }
 
-ssize_t H2Connection::read_body(nghttp2_session*, std::int32_t, std::uint8_t* out, std::size_t room, std::uint32_t* flags,
-                                nghttp2_data_source* source, void* user) {
+ssize_t H2Connection::read_body(nghttp2_session*, std::int32_t, std::uint8_t* out, std::size_t room,
+                                std::uint32_t* flags, nghttp2_data_source* source, void* user) {
   auto& stream = *static_cast<Stream*>(source->ptr);
   const std::string& body = of(user).pool_.plan().request.body;
   const std::size_t size = std::min(room, body.size() - stream.body_sent);
@@ -350,7 +363,8 @@ void H2Connection::start(Stream& stream) {
   body.read_callback = read_body;
   stream.call.sent = io::Loop::now();
   ++streams_;
-  const std::int32_t id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(), plan.request.body.empty() ? nullptr : &body, &stream);
+  const std::int32_t id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(),
+                                                 plan.request.body.empty() ? nullptr : &body, &stream);
   if (id < 0) {
     // No stream ids are left, or no memory: this connection takes no more.
     is_leaving = true;
@@ -388,7 +402,9 @@ void H2Connection::read() {
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) break;
     if (size <= 0) return end();
-    if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(pool_.buffer()), static_cast<std::size_t>(size)) < 0) return end();
+    if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(pool_.buffer()),
+                                 static_cast<std::size_t>(size)) < 0)
+      return end();
   }
   if (nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0) return end();
   pool_.start_waiting();

@@ -53,7 +53,7 @@ class Connection final : public Pollable {
   io::FileDescriptor socket_;
   Call call_;
   Instant head_at_{};
-  std::string head_;              // of the request, when it is not the same for all calls
+  std::string head_;  // of the request, when it is not the same for all calls
   std::string_view unsent_head_;
   std::string_view unsent_body_;
   ResponseReader reader_;
@@ -61,7 +61,8 @@ class Connection final : public Pollable {
 
 class Http1Pool final : public Pool {
  public:
-  explicit Http1Pool(const PoolContext& context) : context_(context), bytes_(context.plan), to_head_(context.plan.request.method == "HEAD") {}
+  explicit Http1Pool(const PoolContext& context)
+      : context_(context), bytes_(context.plan), to_head_(context.plan.request.method == "HEAD") {}
 
   void submit(const Call& call) override {
     while (!idle_.empty()) {
@@ -263,7 +264,8 @@ void Connection::read(bool is_last) {
     const std::size_t used = reader_.feed(bytes);
     if (reader_.state() == ResponseReader::State::failed) return end(Fault::bad_response);
     if (head_at_ == Instant{} && reader_.has_head()) head_at_ = io::Loop::now();
-    if (reader_.state() == ResponseReader::State::done) return complete(!is_last && used == bytes.size() && unsent_head_.empty() && unsent_body_.empty());
+    if (reader_.state() == ResponseReader::State::done)
+      return complete(!is_last && used == bytes.size() && unsent_head_.empty() && unsent_body_.empty());
     if (!is_last && bytes.size() < kReadBytes) return;
   }
 }

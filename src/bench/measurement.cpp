@@ -52,7 +52,8 @@ Duration time_inside(const Answer& answer) {
     const auto text = json_value(answer.body, "\"ExecutionTime\"");
     std::int64_t us = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), us);
-    if (!text.empty() && error == std::errc() && end == text.data() + text.size() && us >= 0) return std::chrono::microseconds(us);
+    if (!text.empty() && error == std::errc() && end == text.data() + text.size() && us >= 0)
+      return std::chrono::microseconds(us);
   }
   return from_seconds(answer.timing.ms[static_cast<std::size_t>(Phase::function)] / 1000);
 }
@@ -69,7 +70,8 @@ void Measurement::count_error(const Answer& answer) {
   std::string reason;
   if (answer.fault != Fault::none) reason = to_string(answer.fault);
   else if (!answer.reason.empty()) reason = answer.reason;
-  else if (answer.status < 400) reason = answer.body_bytes == 0 ? "empty-answer" : fmt::format("status-{}", answer.status);
+  else if (answer.status < 400)
+    reason = answer.body_bytes == 0 ? "empty-answer" : fmt::format("status-{}", answer.status);
   else reason = fmt::format("status-{}", answer.status);
   // A peer may name as many reasons as it likes; a table of them does not grow without end.
   constexpr std::size_t kReasonsMax = 100;

@@ -33,7 +33,8 @@ void Poller::wait(Duration patience) {
   const timespec time{ns / 1'000'000'000, ns % 1'000'000'000};
   int count = ::epoll_pwait2(epoll_.get(), events, kEventsMax, &time, nullptr);
   // Linux before 5.11: whole milliseconds, late rather than spinning.
-  if (count < 0 && errno == ENOSYS) count = ::epoll_wait(epoll_.get(), events, kEventsMax, static_cast<int>((ns + 999'999) / 1'000'000));
+  if (count < 0 && errno == ENOSYS)
+    count = ::epoll_wait(epoll_.get(), events, kEventsMax, static_cast<int>((ns + 999'999) / 1'000'000));
   for (int i = 0; i < count; ++i) static_cast<Pollable*>(events[i].data.ptr)->on_events(events[i].events);
   retired_.clear();
 }
@@ -46,7 +47,8 @@ Result<io::FileDescriptor> start_connect(const io::SocketAddress& address) {
     ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   }
   if (::connect(socket.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
-    return errno_failure(errno, fmt::format("cannot connect to {}", io::format_socket_address(address.get(), address.length)));
+    return errno_failure(errno,
+                         fmt::format("cannot connect to {}", io::format_socket_address(address.get(), address.length)));
   }
   return socket;
 }

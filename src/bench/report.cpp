@@ -14,7 +14,8 @@ namespace dirigent::bench {
 
 namespace {
 
-constexpr std::array<std::pair<const char*, double>, 4> kQuantiles{{{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}}};
+constexpr std::array<std::pair<const char*, double>, 4> kQuantiles{
+    {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}}};
 // When the generator itself is late by more than this for more than one call in a hundred, its figures are partly its own.
 constexpr Duration kLateMax = 1ms;
 
@@ -23,13 +24,15 @@ double in_ms(double nanoseconds) { return nanoseconds / 1e6; }
 template <class Hist>
 void put_distribution(std::vector<Metric>& metrics, const std::string& name, const Hist& histogram) {
   if (histogram.count() == 0) return;
-  for (const auto& [quantile, q] : kQuantiles) metrics.push_back({name + "." + quantile, in_ms(static_cast<double>(histogram.quantile(q))), "ms"});
+  for (const auto& [quantile, q] : kQuantiles)
+    metrics.push_back({name + "." + quantile, in_ms(static_cast<double>(histogram.quantile(q))), "ms"});
   metrics.push_back({name + ".min", in_ms(static_cast<double>(histogram.min())), "ms"});
   metrics.push_back({name + ".mean", in_ms(histogram.mean()), "ms"});
   metrics.push_back({name + ".max", in_ms(static_cast<double>(histogram.max())), "ms"});
 }
 
-void put_sample(std::vector<Metric>& metrics, const std::string& name, const workload::Sample& sample, const std::string& unit) {
+void put_sample(std::vector<Metric>& metrics, const std::string& name, const workload::Sample& sample,
+                const std::string& unit) {
   if (sample.values.empty()) return;
   for (const auto& [quantile, q] : kQuantiles) metrics.push_back({name + "." + quantile, sample.quantile(q), unit});
   metrics.push_back({name + ".min", sample.values.front(), unit});
@@ -44,7 +47,9 @@ std::string iso_time(WallTime time) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", parts);
 }
 
-double share(std::uint64_t part, std::uint64_t whole) { return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole); }
+double share(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
 
 // Points of the distribution: every per mille, and finer towards the end, where the interest is.
 std::vector<std::pair<double, double>> curve_of(const FineHistogram& histogram) {
@@ -60,8 +65,10 @@ std::vector<std::pair<double, double>> curve_of(const FineHistogram& histogram) 
 
 void put_functions(Report& report, const Measurement& measurement) {
   for (const FunctionTotals& totals : measurement.functions) {
-    if (totals.calls > 0) report.function_latency_ms.values.push_back(totals.latency_ms / static_cast<double>(totals.calls));
-    if (totals.slowdowns > 0) report.function_slowdown.values.push_back(std::exp(totals.log_slowdown / static_cast<double>(totals.slowdowns)));
+    if (totals.calls > 0)
+      report.function_latency_ms.values.push_back(totals.latency_ms / static_cast<double>(totals.calls));
+    if (totals.slowdowns > 0)
+      report.function_slowdown.values.push_back(std::exp(totals.log_slowdown / static_cast<double>(totals.slowdowns)));
   }
   report.function_latency_ms.sort();
   report.function_slowdown.sort();
@@ -99,12 +106,14 @@ void put_warnings(Report& report, const Plan& plan, const RunResult& result) {
   const Measurement& m = *result.measurement;
   if (result.was_stopped) report.warnings.push_back(fmt::format("stopped early: {} calls were not made", m.not_sent));
   if (plan.pace == Pace::open && m.late.count() > 0 && m.late.quantile(0.99) > kLateMax.count()) {
-    report.warnings.push_back(fmt::format(
-        "calls started late (p99 {:.2f} ms): too few connections, or this machine is busy; the corrected latency includes it",
-        in_ms(static_cast<double>(m.late.quantile(0.99)))));
+    report.warnings.push_back(
+        fmt::format("calls started late (p99 {:.2f} ms): too few connections, or this machine is busy; the corrected "
+                    "latency includes it",
+                    in_ms(static_cast<double>(m.late.quantile(0.99)))));
   }
   if (m.measured == 0) report.warnings.emplace_back("nothing was measured");
-  else if (m.succeeded > 0 && m.function.count() == 0) report.warnings.emplace_back("no answer carried Server-Timing: there is no platform overhead to tell");
+  else if (m.succeeded > 0 && m.function.count() == 0)
+    report.warnings.emplace_back("no answer carried Server-Timing: there is no platform overhead to tell");
 }
 
 }  // namespace
@@ -139,11 +148,13 @@ Report make_report(const Plan& plan, const RunResult& result) {
     put_sample(metrics, "scheduling", report.function_latency_ms, "ms");
     put_sample(metrics, "slowdown", report.function_slowdown, "");
   }
-  if (m.measured > 0) metrics.push_back({"client.cpu", result.cpu_seconds * 1e6 / static_cast<double>(m.measured), "us"});
+  if (m.measured > 0)
+    metrics.push_back({"client.cpu", result.cpu_seconds * 1e6 / static_cast<double>(m.measured), "us"});
   report.errors = m.errors;
   report.statuses = m.statuses;
   for (const auto& [reason, count] : m.errors) metrics.push_back({"errors." + reason, static_cast<double>(count), ""});
-  for (const auto& [status, count] : m.statuses) metrics.push_back({fmt::format("status.{}", status), static_cast<double>(count), ""});
+  for (const auto& [status, count] : m.statuses)
+    metrics.push_back({fmt::format("status.{}", status), static_cast<double>(count), ""});
   report.latency_curve = curve_of(m.latency);
   put_warnings(report, plan, result);
   return report;
@@ -158,15 +169,18 @@ void add_sweep_step(Report& report, double rate, const Report& step) {
 
 Status check_metric_name(std::string_view name) {
   static const std::vector<std::string> known = [] {
-    std::vector<std::string> names{"sent", "ok", "err", "err.share", "not_sent", "seconds", "rate", "bytes.rate", "cold", "cold.share", "client.cpu"};
-    std::vector<std::string> distributions{"latency", "service", "overhead", "fn", "late", "cold", "scheduling", "slowdown"};
+    std::vector<std::string> names{"sent", "ok",         "err",  "err.share",  "not_sent",  "seconds",
+                                   "rate", "bytes.rate", "cold", "cold.share", "client.cpu"};
+    std::vector<std::string> distributions{"latency", "service", "overhead",   "fn",
+                                           "late",    "cold",    "scheduling", "slowdown"};
     for (std::size_t i = 0; i < kPhases; ++i) {
       const std::string phase(to_string(static_cast<Phase>(i)));
       names.push_back("mean." + phase);
       distributions.push_back("phase." + phase);
     }
     for (const auto& distribution : distributions) {
-      for (const char* part : {"p50", "p90", "p99", "p99.9", "min", "mean", "max"}) names.push_back(distribution + "." + part);
+      for (const char* part : {"p50", "p90", "p99", "p99.9", "min", "mean", "max"})
+        names.push_back(distribution + "." + part);
     }
     return names;
   }();
@@ -182,7 +196,9 @@ Status check_metric_name(std::string_view name) {
   if (std::find(known.begin(), known.end(), plain) != known.end()) return {};
   const auto hint = did_you_mean_suffix(plain, known);
   return failure(ErrorCode::invalid_argument, "there is no figure \"{}\"{}", name,
-                 hint.empty() ? " (err, rate, latency.p99, overhead.p99, cold.p50, slowdown.p50, errors.REASON, status.CODE, ...: docs/bench.md)" : hint);
+                 hint.empty() ? " (err, rate, latency.p99, overhead.p99, cold.p50, slowdown.p50, errors.REASON, "
+                                "status.CODE, ...: docs/bench.md)"
+                              : hint);
 }
 
 }  // namespace dirigent::bench

@@ -15,7 +15,8 @@ constexpr int kFormat = 1;
 
 Json metrics_json(const std::vector<Metric>& metrics) {
   Json json = Json::object();
-  for (const Metric& metric : metrics) json[metric.unit.empty() ? metric.name : metric.name + "_" + metric.unit] = metric.value;
+  for (const Metric& metric : metrics)
+    json[metric.unit.empty() ? metric.name : metric.name + "_" + metric.unit] = metric.value;
   return json;
 }
 
@@ -57,7 +58,8 @@ std::string to_json(const Report& report) {
   for (const auto& [status, count] : report.statuses) json["status"][std::to_string(status)] = count;
   json["warnings"] = report.warnings;
   json["sweep"] = Json::array();
-  for (const SweepStep& step : report.sweep) json["sweep"].push_back(Json{{"rate", step.rate}, {"metrics", metrics_json(step.metrics)}});
+  for (const SweepStep& step : report.sweep)
+    json["sweep"].push_back(Json{{"rate", step.rate}, {"metrics", metrics_json(step.metrics)}});
   json["latency_curve"] = report.latency_curve;
   json["function_latency_ms"] = report.function_latency_ms.values;
   json["function_slowdown"] = report.function_slowdown.values;
@@ -68,15 +70,18 @@ Result<Report> report_from_json(std::string_view text) {
   try {
     const Json json = Json::parse(text);
     if (json.at("tool") != "dirigent bench" || json.at("format") != kFormat) {
-      return failure(ErrorCode::invalid_argument, "this is no report of dirigent bench in format {} (write one with --output)", kFormat);
+      return failure(ErrorCode::invalid_argument,
+                     "this is no report of dirigent bench in format {} (write one with --output)", kFormat);
     }
     Report report;
     report.description = json.at("description").get<std::string>();
     report.started = json.at("started").get<std::string>();
-    for (const auto& [name, value] : json.at("settings").items()) report.settings.emplace_back(name, value.get<std::string>());
+    for (const auto& [name, value] : json.at("settings").items())
+      report.settings.emplace_back(name, value.get<std::string>());
     report.metrics = metrics_from(json.at("metrics"));
     for (const auto& [reason, count] : json.at("errors").items()) report.errors[reason] = count.get<std::uint64_t>();
-    for (const auto& [status, count] : json.at("status").items()) report.statuses[std::stoi(status)] = count.get<std::uint64_t>();
+    for (const auto& [status, count] : json.at("status").items())
+      report.statuses[std::stoi(status)] = count.get<std::uint64_t>();
     report.warnings = json.at("warnings").get<std::vector<std::string>>();
     for (const Json& step : json.at("sweep")) {
       Report part;

@@ -33,8 +33,10 @@ std::string draw_reports(const std::vector<std::pair<std::string, const Report*>
     curve.series = i;
     curve.points = report->latency_curve;
     latency.curves.push_back(std::move(curve));
-    if (report->function_latency_ms.values.size() > 1) scheduling.curves.push_back(distribution_curve(i, report->function_latency_ms));
-    if (report->function_slowdown.values.size() > 1) slowdown.curves.push_back(distribution_curve(i, report->function_slowdown));
+    if (report->function_latency_ms.values.size() > 1)
+      scheduling.curves.push_back(distribution_curve(i, report->function_latency_ms));
+    if (report->function_slowdown.values.size() > 1)
+      slowdown.curves.push_back(distribution_curve(i, report->function_slowdown));
     if (!report->sweep.empty()) {
       sweep.curves.push_back(sweep_curve(*report, i, "latency.p50", false));
       sweep.curves.push_back(sweep_curve(*report, i, "latency.p99", true));

@@ -48,7 +48,8 @@ double value(const std::vector<Metric>& metrics, std::string_view name) {
 void put_row(Rows& rows, const Report& report, const std::string& label, const std::string& name) {
   if (report.find(name + ".p50") == nullptr) return;
   std::vector<std::string> row{label};
-  for (const char* part : {"p50", "p90", "p99", "p99.9", "max"}) row.push_back(number(report.find(name + "." + part)->value));
+  for (const char* part : {"p50", "p90", "p99", "p99.9", "max"})
+    row.push_back(number(report.find(name + "." + part)->value));
   rows.push_back(std::move(row));
 }
 
@@ -75,7 +76,8 @@ std::string where_it_went(const Report& report) {
   for (std::size_t i = 0; i < kPhases; ++i) {
     const auto phase = static_cast<Phase>(i);
     const Metric* const metric = report.find(fmt::format("mean.{}", to_string(phase)));
-    if (metric != nullptr && metric->value > 0) text += fmt::format("  {} {}", phase_label(phase), number(metric->value));
+    if (metric != nullptr && metric->value > 0)
+      text += fmt::format("  {} {}", phase_label(phase), number(metric->value));
   }
   return text.empty() ? text : "where it went (mean, ms)" + text + "\n";
 }
@@ -88,27 +90,31 @@ std::string format_report(const Report& report) {
   for (const auto& [name, setting] : report.settings) details.push_back(fmt::format("{} {}", name, setting));
   text += fmt::format("{}\n\n", fmt::join(details, ", "));
   const Metric* const rate = report.find("rate");
-  text += fmt::format("sent {}   ok {}   failed {}   {} answers/s   cold {}\n\n", count(report, "sent"), count(report, "ok"), count(report, "err"),
-                      rate == nullptr ? "0" : number(rate->value), count(report, "cold"));
+  text += fmt::format("sent {}   ok {}   failed {}   {} answers/s   cold {}\n\n", count(report, "sent"),
+                      count(report, "ok"), count(report, "err"), rate == nullptr ? "0" : number(rate->value),
+                      count(report, "cold"));
   if (const std::string table = latency_table(report); !table.empty()) text += table + "\n";
   text += where_it_went(report);
   std::vector<std::string> statuses;
   for (const auto& [status, times] : report.statuses) statuses.push_back(fmt::format("{}: {}", status, times));
   if (!statuses.empty()) text += fmt::format("status  {}\n", fmt::join(statuses, "  "));
   for (const auto& [reason, times] : report.errors) text += fmt::format("failed  {}: {}\n", reason, times);
-  if (const Metric* const cpu = report.find("client.cpu")) text += fmt::format("the generator used {} us of CPU per call\n", number(cpu->value));
+  if (const Metric* const cpu = report.find("client.cpu"))
+    text += fmt::format("the generator used {} us of CPU per call\n", number(cpu->value));
   for (const auto& warning : report.warnings) text += fmt::format("note: {}\n", warning);
   return text;
 }
 
 std::string format_sweep(const Report& report) {
-  Rows rows{{"cold starts/s", "calls", "failed", "cold %", "p50 ms", "p90 ms", "p99 ms", "max ms", "overhead p50", "p99"}};
+  Rows rows{
+      {"cold starts/s", "calls", "failed", "cold %", "p50 ms", "p90 ms", "p99 ms", "max ms", "overhead p50", "p99"}};
   const auto cell = [](double v) { return std::isnan(v) ? std::string("-") : number(v); };
   for (const SweepStep& step : report.sweep) {
     const auto get = [&](std::string_view name) { return value(step.metrics, name); };
-    rows.push_back({fmt::format("{:g}", step.rate), fmt::format("{:.0f}", get("sent")), fmt::format("{:.0f}", get("err")),
-                    cell(get("cold.share") * 100), cell(get("latency.p50")), cell(get("latency.p90")), cell(get("latency.p99")),
-                    cell(get("latency.max")), cell(get("overhead.p50")), cell(get("overhead.p99"))});
+    rows.push_back({fmt::format("{:g}", step.rate), fmt::format("{:.0f}", get("sent")),
+                    fmt::format("{:.0f}", get("err")), cell(get("cold.share") * 100), cell(get("latency.p50")),
+                    cell(get("latency.p90")), cell(get("latency.p99")), cell(get("latency.max")),
+                    cell(get("overhead.p50")), cell(get("overhead.p99"))});
   }
   return aligned(rows);
 }

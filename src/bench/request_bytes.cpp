@@ -5,7 +5,8 @@
 
 namespace dirigent::bench {
 
-std::vector<std::pair<std::string, std::string>> header_fields(const Plan& plan, const Target& target, bool lower_case) {
+std::vector<std::pair<std::string, std::string>> header_fields(const Plan& plan, const Target& target,
+                                                               bool lower_case) {
   std::vector<std::pair<std::string, std::string>> fields;
   bool has_length = false;
   const auto put = [&](std::string_view name, std::string value) {
@@ -38,7 +39,8 @@ RequestBytes::RequestBytes(const Plan& plan) : has_run_time_(plan.request.invitr
   for (const Target& target : plan.targets) {
     Head head;
     head.before = fmt::format("{} {} HTTP/1.1\r\nHost: {}\r\n", plan.request.method, target.path, target.authority);
-    for (const auto& [name, value] : header_fields(plan, target, false)) head.before += fmt::format("{}: {}\r\n", name, value);
+    for (const auto& [name, value] : header_fields(plan, target, false))
+      head.before += fmt::format("{}: {}\r\n", name, value);
     if (has_run_time_) {
       head.before += "Requested_cpu: ";
       head.after = "\r\n\r\n";

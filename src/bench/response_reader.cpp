@@ -14,8 +14,9 @@ namespace {
 constexpr std::size_t kLineBytesMax = 8 * 1024;
 
 bool equals_lower(std::string_view text, std::string_view lower) {
-  return text.size() == lower.size() &&
-         std::equal(text.begin(), text.end(), lower.begin(), [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
+  return text.size() == lower.size() && std::equal(text.begin(), text.end(), lower.begin(), [](char a, char b) {
+           return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b;
+         });
 }
 
 // Whether a comma-separated list has the word.
@@ -86,7 +87,8 @@ std::size_t ResponseReader::feed_head(std::string_view bytes) {
 bool ResponseReader::parse_head(std::string_view head) {
   if (!head.starts_with("HTTP/1.") || head.size() < 14 || head[8] != ' ') return false;
   const auto [end, error] = std::from_chars(head.data() + 9, head.data() + 12, status_);
-  if (error != std::errc() || end != head.data() + 12 || status_ < 100 || (head[12] != ' ' && head[12] != '\r')) return false;
+  if (error != std::errc() || end != head.data() + 12 || status_ < 100 || (head[12] != ' ' && head[12] != '\r'))
+    return false;
   keeps_connection_ = head[7] != '0';
   std::size_t at = head.find("\r\n") + 2;
   while (at < head.size()) {

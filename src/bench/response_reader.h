@@ -14,7 +14,7 @@
 
 namespace dirigent::bench {
 
-constexpr std::size_t kBodyKept = 512;            // of each answer, for what trace functions say
+constexpr std::size_t kBodyKept = 512;  // of each answer, for what trace functions say
 constexpr std::size_t kHeadBytesMax = 64 * 1024;
 
 class ResponseReader {
@@ -58,10 +58,10 @@ class ResponseReader {
   bool keeps_connection_ = true;
   bool has_length_ = false;
   int status_ = 0;
-  std::uint64_t left_ = 0;      // of the body or the chunk
+  std::uint64_t left_ = 0;  // of the body or the chunk
   std::uint64_t body_bytes_ = 0;
-  std::string head_;            // what came of it so far, when it comes in pieces
-  std::string line_;            // of the chunked framing
+  std::string head_;  // what came of it so far, when it comes in pieces
+  std::string line_;  // of the chunked framing
   std::string body_;
   std::string reason_;
   Timing timing_;

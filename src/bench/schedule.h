@@ -33,8 +33,8 @@ class Schedule {
   unsigned shares_;
   std::uint64_t index_ = 0;
   std::optional<workload::LoadStream> stream_;
-  std::size_t position_ = 0;       // in the workload
-  std::vector<Minute> minutes_;    // of each function
+  std::size_t position_ = 0;     // in the workload
+  std::vector<Minute> minutes_;  // of each function
 };
 
 }  // namespace dirigent::bench

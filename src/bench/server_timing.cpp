@@ -10,7 +10,8 @@ namespace dirigent::bench {
 
 namespace {
 
-constexpr std::array<std::string_view, kPhases> kNames{"queue", "schedule", "create", "network", "start", "probe", "route", "proxy", "fn"};
+constexpr std::array<std::string_view, kPhases> kNames{"queue", "schedule", "create", "network", "start",
+                                                       "probe", "route",    "proxy",  "fn"};
 
 // Up to `separator` outside of quotes; takes it off the front of `text`.
 std::string_view take_part(std::string_view& text, char separator) {

@@ -53,7 +53,7 @@ class StopOnSignal {
   }
 
  private:
-  struct sigaction before_[2] {};
+  struct sigaction before_[2]{};
 };
 
 // One line on stderr that is written over, when that is a terminal.
@@ -68,12 +68,15 @@ class ProgressLine {
     if (!on_) return;
     constexpr int kWidth = 20;
     const int filled = static_cast<int>(p.fraction * kWidth);
-    std::string line = fmt::format("{}[{:#<{}}{:.<{}}] {:3.0f} %", name, "", filled, "", kWidth - filled, p.fraction * 100);
-    if (p.planned > Duration::zero()) line += fmt::format("  {:.0f} s left", std::max(0.0, to_seconds(p.planned - p.elapsed)));
+    std::string line =
+        fmt::format("{}[{:#<{}}{:.<{}}] {:3.0f} %", name, "", filled, "", kWidth - filled, p.fraction * 100);
+    if (p.planned > Duration::zero())
+      line += fmt::format("  {:.0f} s left", std::max(0.0, to_seconds(p.planned - p.elapsed)));
     if (p.is_warm_up) line += "  warming up";
     line += fmt::format("  {:.0f}/s", p.rate);
     if (p.recent.count() > 0) {
-      line += fmt::format("  p50 {}  p99 {}", format_duration(Duration(p.recent.quantile(0.5))), format_duration(Duration(p.recent.quantile(0.99))));
+      line += fmt::format("  p50 {}  p99 {}", format_duration(Duration(p.recent.quantile(0.5))),
+                          format_duration(Duration(p.recent.quantile(0.99))));
     }
     line += fmt::format("  in flight {}", p.in_flight);
     if (p.failed > 0) line += fmt::format("  failed {}", p.failed);
@@ -90,7 +93,8 @@ class ProgressLine {
 
 class Bench {
  public:
-  Bench(BenchOptions options, Terminal& terminal) : options_(std::move(options)), terminal_(terminal), line_(terminal, options_.quiet) {}
+  Bench(BenchOptions options, Terminal& terminal)
+      : options_(std::move(options)), terminal_(terminal), line_(terminal, options_.quiet) {}
 
   int run() {
     if (const int status = deploy(); status != 0) return status;
@@ -110,11 +114,15 @@ class Bench {
     line_.clear();
     if (!endpoints) {
       terminal_.error(endpoints.error().message);
-      return endpoints.error().code == ErrorCode::unavailable || endpoints.error().code == ErrorCode::not_found ? 4 : kFailed;
+      return endpoints.error().code == ErrorCode::unavailable || endpoints.error().code == ErrorCode::not_found
+                 ? 4
+                 : kFailed;
     }
-    if (!options_.quiet) terminal_.talk("registered {} function(s) in {}\n", functions_.size(), format_duration(io::Loop::now() - began));
+    if (!options_.quiet)
+      terminal_.talk("registered {} function(s) in {}\n", functions_.size(), format_duration(io::Loop::now() - began));
     endpoints_ = std::move(*endpoints);
-    const bool is_cold = options_.mode == BenchMode::sweep || options_.mode == BenchMode::trace || options_.mode == BenchMode::replay;
+    const bool is_cold =
+        options_.mode == BenchMode::sweep || options_.mode == BenchMode::trace || options_.mode == BenchMode::replay;
     if (is_cold) {
       std::this_thread::sleep_for(kSettle);
       return 0;
@@ -132,7 +140,8 @@ class Bench {
     line_.say(fmt::format("deleting {} function(s) ...", functions_.size()));
     const auto removed = bench::remove(*options_.deploy, functions_);
     line_.clear();
-    if (!removed) terminal_.error(fmt::format("{} (the functions of this run may still be there)", removed.error().message));
+    if (!removed)
+      terminal_.error(fmt::format("{} (the functions of this run may still be there)", removed.error().message));
     functions_.clear();
   }
 
@@ -202,8 +211,8 @@ class Bench {
 
   static std::string summary(const bench::Report& step) {
     const auto get = [&](std::string_view name) { return step.find(name) == nullptr ? 0 : step.find(name)->value; };
-    return fmt::format("{:.0f} calls, {:.0f} failed, {:.1f} % cold, p50 {:.2f} ms, p99 {:.2f} ms\n", get("sent"), get("err"), get("cold.share") * 100,
-                       get("latency.p50"), get("latency.p99"));
+    return fmt::format("{:.0f} calls, {:.0f} failed, {:.1f} % cold, p50 {:.2f} ms, p99 {:.2f} ms\n", get("sent"),
+                       get("err"), get("cold.share") * 100, get("latency.p50"), get("latency.p99"));
   }
 
   // Until the sandboxes of the step before are gone.
@@ -244,7 +253,8 @@ class Bench {
       if (auto status = write_file(options_.output, bench::to_json(report)); !status) return status;
     }
     if (!options_.csv.empty()) {
-      if (auto status = bench::write_invitro_csv(options_.csv, options_.plan, *result.measurement); !status) return status;
+      if (auto status = bench::write_invitro_csv(options_.csv, options_.plan, *result.measurement); !status)
+        return status;
     }
     if (!options_.plot.empty()) {
       if (auto status = write_file(options_.plot, bench::draw_reports({{"this run", &report}})); !status) return status;
@@ -272,7 +282,8 @@ int compare(const Arguments& arguments, Terminal& terminal) {
     terminal.error(error.message);
     return kBadUsage;
   };
-  if (arguments.words().size() != 2) return refuse({ErrorCode::invalid_argument, "--compare needs two files of --output: A.json B.json"});
+  if (arguments.words().size() != 2)
+    return refuse({ErrorCode::invalid_argument, "--compare needs two files of --output: A.json B.json"});
   std::vector<bench::Assertion> assertions;
   for (const auto& text : arguments.values("assert")) {
     auto parsed = bench::parse_assertions(text, true);
@@ -287,7 +298,8 @@ int compare(const Arguments& arguments, Terminal& terminal) {
   if (!b) return refuse(b.error());
   terminal.write(bench::format_comparison(name_a, *a, name_b, *b));
   if (const auto plot = arguments.value("plot")) {
-    if (auto written = write_file(*plot, bench::draw_reports({{name_a, &*a}, {name_b, &*b}})); !written) return refuse(written.error());
+    if (auto written = write_file(*plot, bench::draw_reports({{name_a, &*a}, {name_b, &*b}})); !written)
+      return refuse(written.error());
   }
   const auto failed = bench::failed_assertions(assertions, *b, &*a);
   for (const auto& line : failed) terminal.error("assertion failed: " + line);

@@ -32,10 +32,15 @@ std::string_view name_of(BenchMode mode) {
 Result<BenchMode> choose_mode(const Arguments& arguments) {
   std::optional<BenchMode> mode;
   std::string first;
-  for (const auto& [flag, chosen] : {std::pair{"rate", BenchMode::load}, {"load", BenchMode::load}, {"sweep", BenchMode::sweep},
-                                     {"trace", BenchMode::trace}, {"replay", BenchMode::replay}}) {
+  for (const auto& [flag, chosen] : {std::pair{"rate", BenchMode::load},
+                                     {"load", BenchMode::load},
+                                     {"sweep", BenchMode::sweep},
+                                     {"trace", BenchMode::trace},
+                                     {"replay", BenchMode::replay}}) {
     if (!arguments.has(flag)) continue;
-    if (mode) return failure(ErrorCode::invalid_argument, "--{} and --{} are two ways of saying when to call: give one", first, flag);
+    if (mode)
+      return failure(ErrorCode::invalid_argument, "--{} and --{} are two ways of saying when to call: give one", first,
+                     flag);
     mode = chosen;
     first = flag;
   }
@@ -48,14 +53,20 @@ Status check_fits(const Arguments& arguments, BenchMode mode) {
     const char* flag;
     std::vector<BenchMode> modes;
   };
-  static const std::vector<Rule> rules{
-      {"arrivals", {BenchMode::load}}, {"requests", {BenchMode::closed}}, {"streams", {BenchMode::closed}}, {"cooldown", {BenchMode::sweep}},
-      {"minutes", {BenchMode::trace}}, {"iat", {BenchMode::trace}}, {"speed", {BenchMode::trace, BenchMode::replay}},
-      {"duration", {BenchMode::closed, BenchMode::load, BenchMode::sweep}}, {"run-time", {BenchMode::closed, BenchMode::load, BenchMode::sweep}},
-      {"functions", {BenchMode::closed, BenchMode::load}}};
+  static const std::vector<Rule> rules{{"arrivals", {BenchMode::load}},
+                                       {"requests", {BenchMode::closed}},
+                                       {"streams", {BenchMode::closed}},
+                                       {"cooldown", {BenchMode::sweep}},
+                                       {"minutes", {BenchMode::trace}},
+                                       {"iat", {BenchMode::trace}},
+                                       {"speed", {BenchMode::trace, BenchMode::replay}},
+                                       {"duration", {BenchMode::closed, BenchMode::load, BenchMode::sweep}},
+                                       {"run-time", {BenchMode::closed, BenchMode::load, BenchMode::sweep}},
+                                       {"functions", {BenchMode::closed, BenchMode::load}}};
   for (const Rule& rule : rules) {
     if (arguments.has(rule.flag) && std::find(rule.modes.begin(), rule.modes.end(), mode) == rule.modes.end()) {
-      return failure(ErrorCode::invalid_argument, "--{} means nothing to {} (dirigent bench --help)", rule.flag, name_of(mode));
+      return failure(ErrorCode::invalid_argument, "--{} means nothing to {} (dirigent bench --help)", rule.flag,
+                     name_of(mode));
     }
   }
   return {};
@@ -63,7 +74,8 @@ Status check_fits(const Arguments& arguments, BenchMode mode) {
 
 Result<BenchTarget> parse_target(const std::string& word) {
   BenchTarget target;
-  if (word.starts_with("https://")) return failure(ErrorCode::unsupported, "\"{}\": TLS is not supported here, use http://", word);
+  if (word.starts_with("https://"))
+    return failure(ErrorCode::unsupported, "\"{}\": TLS is not supported here, use http://", word);
   if (word.starts_with("http://")) {
     const auto slash = word.find('/', 7);
     target.endpoint = word.substr(7, slash == std::string::npos ? std::string::npos : slash - 7);
@@ -84,7 +96,8 @@ Result<std::vector<double>> parse_rates(const std::string& text) {
   std::vector<double> rates;
   for (const auto part : split(text, ',')) {
     const auto rate = parse_number(trim(part));
-    if (!rate || *rate <= 0 || *rate > 1e6) return failure(ErrorCode::invalid_argument, "\"{}\" is not a rate above 0 (as in 1,10,100)", part);
+    if (!rate || *rate <= 0 || *rate > 1e6)
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not a rate above 0 (as in 1,10,100)", part);
     rates.push_back(*rate);
   }
   return rates;
@@ -92,7 +105,8 @@ Result<std::vector<double>> parse_rates(const std::string& text) {
 
 Status read_request(const Arguments& arguments, BenchOptions& options) {
   bench::Request& request = options.plan.request;
-  request.invitro = options.mode == BenchMode::trace || options.mode == BenchMode::sweep || options.mode == BenchMode::replay || arguments.has("run-time");
+  request.invitro = options.mode == BenchMode::trace || options.mode == BenchMode::sweep ||
+                    options.mode == BenchMode::replay || arguments.has("run-time");
   const bool has_body = arguments.has("body") || arguments.has("body-bytes");
   request.method = arguments.value("method").value_or(request.invitro || has_body ? "POST" : "GET");
   for (const auto& text : arguments.values("header")) {
@@ -116,7 +130,8 @@ Status read_request(const Arguments& arguments, BenchOptions& options) {
   reader.read("body-bytes", size, [](const std::string& text) -> Result<std::uint64_t> {
     auto bytes = parse_bytes(text);
     if (!bytes) return failure(bytes.error());
-    if (bytes->value < 0 || static_cast<std::uint64_t>(bytes->value) > kBodyBytesMax) return failure(ErrorCode::invalid_argument, "\"{}\" is more than 1GiB", text);
+    if (bytes->value < 0 || static_cast<std::uint64_t>(bytes->value) > kBodyBytesMax)
+      return failure(ErrorCode::invalid_argument, "\"{}\" is more than 1GiB", text);
     return static_cast<std::uint64_t>(bytes->value);
   });
   if (size > 0) request.body.assign(size, 'x');
@@ -133,10 +148,12 @@ Status read_load(const Arguments& arguments, BenchOptions& options) {
   }
   const auto text = *arguments.value("rate");
   const auto rate = parse_number(text);
-  if (!rate || *rate <= 0 || *rate > 1e7) return failure(ErrorCode::invalid_argument, "--rate \"{}\" is not a number above 0 (calls a second)", text);
+  if (!rate || *rate <= 0 || *rate > 1e7)
+    return failure(ErrorCode::invalid_argument, "--rate \"{}\" is not a number above 0 (calls a second)", text);
   const std::string arrivals = arguments.value("arrivals").value_or("poisson");
   if (arrivals != "poisson" && arrivals != "constant") {
-    return failure(ErrorCode::invalid_argument, "--arrivals \"{}\": it must be poisson or constant (for others: --load)", arrivals);
+    return failure(ErrorCode::invalid_argument,
+                   "--arrivals \"{}\": it must be poisson or constant (for others: --load)", arrivals);
   }
   workload::Load load;
   load.kind = arrivals == "poisson" ? workload::Load::Kind::poisson : workload::Load::Kind::constant;
@@ -162,17 +179,20 @@ Status read_workload(const Arguments& arguments, BenchOptions& options) {
   if (!workload) return failure(workload.error());
   reader.read("speed", options.plan.speed, [](const std::string& text) -> Result<double> {
     const auto speed = parse_number(text);
-    if (!speed || *speed <= 0 || *speed > 1000) return failure(ErrorCode::invalid_argument, "\"{}\" is not a number in 0..1000", text);
+    if (!speed || *speed <= 0 || *speed > 1000)
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not a number in 0..1000", text);
     return *speed;
   });
   if (auto status = reader.status(); !status) return status;
   const Duration length = from_seconds(to_seconds(workload->length) / options.plan.speed);
   if (options.plan.warm_up >= length) {
-    return failure(ErrorCode::invalid_argument, "--warmup {} leaves nothing of {} s to measure", *arguments.value("warmup"), to_seconds(length));
+    return failure(ErrorCode::invalid_argument, "--warmup {} leaves nothing of {} s to measure",
+                   *arguments.value("warmup"), to_seconds(length));
   }
   options.plan.length = length - options.plan.warm_up;
-  options.plan.description = fmt::format("{} {}: {} functions, {} calls in {:.0f} s", options.mode == BenchMode::trace ? "trace" : "replay of",
-                                         workload->source, workload->functions.size(), workload->arrivals.size(), to_seconds(length));
+  options.plan.description =
+      fmt::format("{} {}: {} functions, {} calls in {:.0f} s", options.mode == BenchMode::trace ? "trace" : "replay of",
+                  workload->source, workload->functions.size(), workload->arrivals.size(), to_seconds(length));
   options.plan.workload = std::make_shared<const workload::Workload>(std::move(*workload));
   return {};
 }
@@ -188,7 +208,8 @@ Status read_deploy(const Arguments& arguments, BenchOptions& options) {
   bench::DeployOptions deploy;
   deploy.image = arguments.value("deploy").value_or(kDefaultImage);
   const char* const environment = std::getenv("DIRIGENT_SERVER");
-  auto server = parse_server(arguments.value("server").value_or(environment != nullptr && *environment != '\0' ? environment : kDefaultServer));
+  auto server = parse_server(arguments.value("server").value_or(
+      environment != nullptr && *environment != '\0' ? environment : kDefaultServer));
   if (!server) return failure(server.error().within("--server"));
   deploy.server = *server;
   if (const auto form = arguments.value("form")) {
@@ -198,7 +219,8 @@ Status read_deploy(const Arguments& arguments, BenchOptions& options) {
   }
   for (const auto& text : arguments.values("set")) {
     const auto equals = text.find('=');
-    if (equals == std::string::npos || equals == 0) return failure(ErrorCode::invalid_argument, "--set \"{}\" is not KEY=VALUE", text);
+    if (equals == std::string::npos || equals == 0)
+      return failure(ErrorCode::invalid_argument, "--set \"{}\" is not KEY=VALUE", text);
     deploy.fields.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
   deploy.is_sweep = options.mode == BenchMode::sweep;
@@ -215,7 +237,8 @@ const std::vector<Flag>& bench_flags() {
       {"rate", 0, "R", "open loop: so many calls a second, whatever the answers do"},
       {"arrivals", 0, "KIND", "of --rate: poisson or constant [poisson]", false, {"poisson", "constant"}},
       {"load", 0, "LOAD", "open loop of another shape: ramp:from=1,to=200 or burst:size=100,every_ms=1000"},
-      {"sweep", 0, "R,R,...", "cold starts a second, one step after the other: ceil(R x cooldown) functions, each called once per cooldown"},
+      {"sweep", 0, "R,R,...",
+       "cold starts a second, one step after the other: ceil(R x cooldown) functions, each called once per cooldown"},
       {"cooldown", 0, "DURATION", "of the sweep [10s]"},
       {"trace", 0, "PATH", "a folder (Azure 2019) or a file (Azure 2021)"},
       {"minutes", 0, "N", "of the trace [30]; 0 = the whole trace"},
@@ -230,14 +253,24 @@ const std::vector<Flag>& bench_flags() {
       {"threads", 't', "N", "of the generator [1]"},
       {"protocol", 0, "NAME", "http1 or h2c (prior knowledge) [http1]", false, {"http1", "h2c"}},
       {"timeout", 0, "DURATION", "of each call, from its intended start [60s]"},
-      {"address", 'a', "HOST:PORT", "of a data plane or load balancer [what registrations say, else 127.0.0.1:8080]", true},
-      {"by", 0, "WAY", "how functions are named: path or host [path; host where calls look like Invitro's]", false, {"path", "host"}},
+      {"address", 'a', "HOST:PORT", "of a data plane or load balancer [what registrations say, else 127.0.0.1:8080]",
+       true},
+      {"by",
+       0,
+       "WAY",
+       "how functions are named: path or host [path; host where calls look like Invitro's]",
+       false,
+       {"path", "host"}},
       {"method", 'X', "METHOD", "of the requests [GET; POST with a body]"},
       {"header", 'H', "NAME: VALUE", "further header", true},
       {"body", 0, "TEXT", "of the requests; @FILE reads it"},
       {"body-bytes", 0, "SIZE", "a body of that size, such as 64KiB"},
       {"run-time", 0, "DURATION", "sends Invitro's headers: a trace function then takes that long"},
-      {"deploy", 0, "IMAGE", "register functions before and delete them after [trace, sweep: builtin:trace]", false,
+      {"deploy",
+       0,
+       "IMAGE",
+       "register functions before and delete them after [trace, sweep: builtin:trace]",
+       false,
        {"builtin:trace", "builtin:hello", "builtin:echo", "builtin:sleep"}},
       {"functions", 0, "N", "to deploy [1]"},
       {"set", 0, "KEY=VALUE", "a field of the registration, such as profile=dirigent or concurrency_limit=1", true},
@@ -263,7 +296,8 @@ std::string bench_help() {
          "       dirigent bench --replay FILE [FLAGS]\n"
          "       dirigent bench --compare A.json B.json [--assert TERMS]\n"
          "       dirigent bench http://HOST:PORT/PATH ...                 any server\n\n"
-         "Latency counts from when a call should have started. Exit status: 0, 1 = could not run or nothing was answered, 2 = bad\n"
+         "Latency counts from when a call should have started. Exit status: 0, 1 = could not run or nothing was "
+         "answered, 2 = bad\n"
          "usage or input, 4 = no control plane there, 8 = an assertion does not hold, 130 = interrupted.\n\nflags:\n" +
          describe_flags(bench_flags());
 }
@@ -304,7 +338,8 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   }
   // A thread without a connection of its own could not make its share of the calls.
   if (plan.threads > plan.connections) {
-    return failure(ErrorCode::invalid_argument, "{} threads cannot share {} connection(s): give --connections {}", plan.threads, plan.connections, plan.threads);
+    return failure(ErrorCode::invalid_argument, "{} threads cannot share {} connection(s): give --connections {}",
+                   plan.threads, plan.connections, plan.threads);
   }
   options.quiet = arguments.is_on("quiet");
   options.keep = arguments.is_on("keep");
@@ -323,7 +358,8 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   }
   if (auto status = read_request(arguments, options); !status) return failure(status.error());
   const std::string by = arguments.value("by").value_or(plan.request.invitro ? "host" : "path");
-  if (by != "host" && by != "path") return failure(ErrorCode::invalid_argument, "--by \"{}\" is neither path nor host", by);
+  if (by != "host" && by != "path")
+    return failure(ErrorCode::invalid_argument, "--by \"{}\" is neither path nor host", by);
   options.by_host = by == "host";
 
   for (const auto& word : arguments.words()) {
@@ -331,15 +367,20 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
     if (!target) return failure(target.error());
     options.targets.push_back(std::move(*target));
   }
-  const bool has_own_names = options.mode == BenchMode::trace || options.mode == BenchMode::replay || options.mode == BenchMode::sweep;
-  if (has_own_names && !options.targets.empty()) return failure(ErrorCode::invalid_argument, "{} brings its functions with it: name none", name_of(options.mode));
+  const bool has_own_names =
+      options.mode == BenchMode::trace || options.mode == BenchMode::replay || options.mode == BenchMode::sweep;
+  if (has_own_names && !options.targets.empty())
+    return failure(ErrorCode::invalid_argument, "{} brings its functions with it: name none", name_of(options.mode));
   if (auto status = read_deploy(arguments, options); !status) return failure(status.error());
   if (!has_own_names && options.targets.empty()) {
-    if (!options.deploy) return failure(ErrorCode::invalid_argument, "name a function or a URL to call, or --deploy IMAGE (dirigent bench --help)");
+    if (!options.deploy)
+      return failure(ErrorCode::invalid_argument,
+                     "name a function or a URL to call, or --deploy IMAGE (dirigent bench --help)");
     options.targets.push_back({"bench", "", ""});
   }
   for (const auto& target : options.targets) {
-    if (options.deploy && target.function.empty()) return failure(ErrorCode::invalid_argument, "--deploy needs names, not URLs");
+    if (options.deploy && target.function.empty())
+      return failure(ErrorCode::invalid_argument, "--deploy needs names, not URLs");
   }
   if (options.mode == BenchMode::load) {
     if (auto status = read_load(arguments, options); !status) return failure(status.error());
@@ -347,9 +388,11 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   } else if (options.mode == BenchMode::trace || options.mode == BenchMode::replay) {
     if (auto status = read_workload(arguments, options); !status) return failure(status.error());
   } else if (options.mode == BenchMode::closed) {
-    const std::uint64_t at_once = plan.protocol == bench::Protocol::h2c ? std::uint64_t{plan.connections} * plan.streams : plan.connections;
+    const std::uint64_t at_once =
+        plan.protocol == bench::Protocol::h2c ? std::uint64_t{plan.connections} * plan.streams : plan.connections;
     plan.description = fmt::format("closed loop, {} call(s) at a time{}", at_once,
-                                   plan.requests > 0 ? fmt::format(", {} calls", plan.requests) : fmt::format(" for {:g} s", to_seconds(plan.length)));
+                                   plan.requests > 0 ? fmt::format(", {} calls", plan.requests)
+                                                     : fmt::format(" for {:g} s", to_seconds(plan.length)));
   } else {
     plan.description = fmt::format("cold-start sweep, cooldown {:g} s", to_seconds(options.cooldown));
   }

@@ -21,23 +21,23 @@ enum class BenchMode { closed, load, sweep, trace, replay };
 
 // One word of the command line: a function with what comes behind it, or a URL.
 struct BenchTarget {
-  std::string function;   // "" of a URL
-  std::string rest;       // "/path?query", "?query" or ""
-  std::string endpoint;   // of a URL
+  std::string function;  // "" of a URL
+  std::string rest;      // "/path?query", "?query" or ""
+  std::string endpoint;  // of a URL
 };
 
 struct BenchOptions {
   BenchMode mode = BenchMode::closed;
   std::vector<BenchTarget> targets;
-  std::vector<std::string> addresses;     // of data planes; empty: what a registration says, else the default
-  bool by_host = false;                   // functions are named by Host, else by the path
-  bench::Plan plan;                       // all but endpoints and targets
+  std::vector<std::string> addresses;  // of data planes; empty: what a registration says, else the default
+  bool by_host = false;                // functions are named by Host, else by the path
+  bench::Plan plan;                    // all but endpoints and targets
   std::vector<double> sweep_rates;
   Duration cooldown = 10s;
 
   std::optional<bench::DeployOptions> deploy;
-  std::uint32_t functions = 1;            // to deploy, for each word
-  bool keep = false;                      // do not delete them
+  std::uint32_t functions = 1;  // to deploy, for each word
+  bool keep = false;            // do not delete them
 
   std::string output, csv, plot;
   std::vector<bench::Assertion> assertions;

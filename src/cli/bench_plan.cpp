@@ -72,7 +72,8 @@ std::vector<bench::NewFunction> functions_to_deploy(const BenchOptions& options,
     const char* const base = options.mode == BenchMode::trace ? "trace-func" : "replay-func";
     const auto& all = options.plan.workload->functions;
     // Invitro asks for a tenth of what the trace says, because a sandbox here does not hold what the trace's did.
-    for (std::size_t i = 0; i < all.size(); ++i) add(base, i, std::max<std::int64_t>(1, (all[i].memory.value >> 20) / 10));
+    for (std::size_t i = 0; i < all.size(); ++i)
+      add(base, i, std::max<std::int64_t>(1, (all[i].memory.value >> 20) / 10));
   } else {
     for (const auto& target : options.targets) {
       for (std::uint32_t i = 0; i < options.functions; ++i) add(target.function, i, 128);
@@ -81,7 +82,8 @@ std::vector<bench::NewFunction> functions_to_deploy(const BenchOptions& options,
   return functions;
 }
 
-void put_targets(BenchOptions& options, const std::vector<bench::NewFunction>& functions, const std::vector<std::string>& endpoints) {
+void put_targets(BenchOptions& options, const std::vector<bench::NewFunction>& functions,
+                 const std::vector<std::string>& endpoints) {
   Builder builder(options);
   const std::string given = fmt::format("{}", fmt::join(options.addresses, ";"));
   if (!functions.empty()) {
@@ -93,7 +95,8 @@ void put_targets(BenchOptions& options, const std::vector<bench::NewFunction>& f
   }
   const std::string addresses = given.empty() ? kDefaultDataPlane : given;
   if (options.plan.workload) {
-    for (const auto& function : options.plan.workload->functions) builder.add(function.name.value, "", function.memory.value >> 20, addresses);
+    for (const auto& function : options.plan.workload->functions)
+      builder.add(function.name.value, "", function.memory.value >> 20, addresses);
     return;
   }
   for (const auto& target : options.targets) {
@@ -116,7 +119,8 @@ workload::Workload sweep_step(double rate, Duration cooldown, Duration length, D
       step.arrivals.push_back({at, i, run_time});
     }
   }
-  std::stable_sort(step.arrivals.begin(), step.arrivals.end(), [](const auto& a, const auto& b) { return a.at < b.at; });
+  std::stable_sort(step.arrivals.begin(), step.arrivals.end(),
+                   [](const auto& a, const auto& b) { return a.at < b.at; });
   step.length = length;
   return step;
 }

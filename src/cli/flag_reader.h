@@ -34,7 +34,8 @@ class FlagReader {
   void whole(std::string_view flag, T& value, std::int64_t low, std::int64_t high) {
     read(flag, value, [&](const std::string& text) -> Result<T> {
       const auto number = parse_integer(text);
-      if (!number || *number < low || *number > high) return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
+      if (!number || *number < low || *number > high)
+        return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
       return static_cast<T>(*number);
     });
   }

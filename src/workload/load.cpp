@@ -25,7 +25,11 @@ constexpr Range kRate{10, 0.001, 1e6};
 const std::map<std::string, std::map<std::string, Range>> kKinds{
     {"constant", {{"rps", kRate}, {"duration_ms", kRunTimeMs}, {"functions", kFunctions}}},
     {"poisson", {{"rps", kRate}, {"duration_ms", kRunTimeMs}, {"functions", kFunctions}}},
-    {"burst", {{"size", {100, 1, 1e6}}, {"every_ms", {10'000, 1, 3.6e6}}, {"duration_ms", kRunTimeMs}, {"functions", kFunctions}}},
+    {"burst",
+     {{"size", {100, 1, 1e6}},
+      {"every_ms", {10'000, 1, 3.6e6}},
+      {"duration_ms", kRunTimeMs},
+      {"functions", kFunctions}}},
     {"ramp", {{"from", {1, 0, 1e6}}, {"to", {100, 0, 1e6}}, {"duration_ms", kRunTimeMs}, {"functions", kFunctions}}},
 };
 
@@ -48,22 +52,25 @@ Result<Values> parse_values(const std::string& kind, std::string_view text) {
     if (trim(part).empty()) continue;
     const auto equals = part.find('=');
     const std::string key(trim(part.substr(0, equals)));
-    const std::string_view value = equals == std::string_view::npos ? std::string_view() : trim(part.substr(equals + 1));
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : trim(part.substr(equals + 1));
     if (key == "spread") {
       if (value != "exponential" && value != "constant") {
-        return failure(ErrorCode::invalid_argument, "load {}: spread is \"{}\", it must be constant or exponential", kind, value);
+        return failure(ErrorCode::invalid_argument, "load {}: spread is \"{}\", it must be constant or exponential",
+                       kind, value);
       }
       values.exponential = value == "exponential";
       continue;
     }
     const auto range = ranges.find(key);
     if (range == ranges.end()) {
-      return failure(ErrorCode::invalid_argument, "load {} has no \"{}\"{}", kind, key, did_you_mean_suffix(key, keys_of(ranges)));
+      return failure(ErrorCode::invalid_argument, "load {} has no \"{}\"{}", kind, key,
+                     did_you_mean_suffix(key, keys_of(ranges)));
     }
     const auto number = parse_number(value);
     if (!number || *number < range->second.low || *number > range->second.high) {
-      return failure(ErrorCode::invalid_argument, "load {}: {} is \"{}\", it must be a number in {}..{}", kind, key, value,
-                     range->second.low, range->second.high);
+      return failure(ErrorCode::invalid_argument, "load {}: {} is \"{}\", it must be a number in {}..{}", kind, key,
+                     value, range->second.low, range->second.high);
     }
     values.numbers[key] = *number;
   }
@@ -110,12 +117,14 @@ double Load::arrivals(Duration length) const {
   }
 }
 
-LoadStream::LoadStream(const Load& load, Duration length, std::uint64_t seed) : load_(load), seconds_(to_seconds(length)), rng_(seed) {}
+LoadStream::LoadStream(const Load& load, Duration length, std::uint64_t seed)
+    : load_(load), seconds_(to_seconds(length)), rng_(seed) {}
 
 void LoadStream::fill(Arrival& arrival, double at) {
   const double run_time = to_seconds(load_.run_time);
   const double drawn = load_.exponential ? rng_.exponential(run_time) : run_time;
-  arrival = {from_seconds(at), static_cast<std::uint32_t>(rng_.below(load_.functions)), std::max<Duration>(from_seconds(drawn), 1us)};
+  arrival = {from_seconds(at), static_cast<std::uint32_t>(rng_.below(load_.functions)),
+             std::max<Duration>(from_seconds(drawn), 1us)};
 }
 
 bool LoadStream::next_burst(Arrival& arrival) {
@@ -158,13 +167,15 @@ Result<Workload> make_load(std::string_view text, Duration length, std::uint64_t
   const auto load = Load::parse(text);
   if (!load) return failure(load.error());
   if (const double expected = load->arrivals(length); expected > kArrivalsMax) {
-    return failure(ErrorCode::exhausted, "load {}: about {:.0f} invocations, the limit is {:.0f} (simulate fewer minutes)",
+    return failure(ErrorCode::exhausted,
+                   "load {}: about {:.0f} invocations, the limit is {:.0f} (simulate fewer minutes)",
                    text.substr(0, text.find(':')), expected, kArrivalsMax);
   }
   Workload workload;
   workload.source = std::string(text);
   workload.length = length;
-  for (std::uint32_t i = 0; i < load->functions; ++i) workload.functions.push_back({FunctionName{fmt::format("f{:04}", i)}, 128_MiB});
+  for (std::uint32_t i = 0; i < load->functions; ++i)
+    workload.functions.push_back({FunctionName{fmt::format("f{:04}", i)}, 128_MiB});
   LoadStream stream(*load, length, seed);
   for (Arrival arrival; stream.next(arrival);) workload.arrivals.push_back(arrival);
   return workload;

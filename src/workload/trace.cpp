@@ -84,7 +84,8 @@ Duration draw_run_time(const Percentiles& percentiles, Rng& rng) {
   std::size_t upper = 1;
   while (upper + 1 < kQuantiles.size() && q > kQuantiles[upper]) ++upper;
   const double part = (q - kQuantiles[upper - 1]) / (kQuantiles[upper] - kQuantiles[upper - 1]);
-  const double milliseconds = percentiles[upper - 1] + part * std::max(0.0, percentiles[upper] - percentiles[upper - 1]);
+  const double milliseconds =
+      percentiles[upper - 1] + part * std::max(0.0, percentiles[upper] - percentiles[upper - 1]);
   return std::clamp(from_seconds(milliseconds / 1000), kRunTimeMin, kRunTimeMax);
 }
 
@@ -112,7 +113,8 @@ void spread(std::size_t count, Spacing spacing, Rng& rng, std::vector<double>& t
 }
 
 void sort_arrivals(Workload& workload) {
-  std::stable_sort(workload.arrivals.begin(), workload.arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
+  std::stable_sort(workload.arrivals.begin(), workload.arrivals.end(),
+                   [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
 }
 
 Result<Workload> read_counts(const std::string& folder, const TraceOptions& options) {
@@ -128,7 +130,8 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
   for (std::size_t i = 0; i < csv->header().size(); ++i) {
     if (parse_integer(csv->header()[i])) minutes.push_back(i);
   }
-  if (minutes.empty()) return failure(ErrorCode::invalid_argument, "{}/invocations.csv:1:1: no column is the number of a minute", folder);
+  if (minutes.empty())
+    return failure(ErrorCode::invalid_argument, "{}/invocations.csv:1:1: no column is the number of a minute", folder);
   if (options.minutes != 0 && minutes.size() > options.minutes) minutes.resize(options.minutes);
 
   Workload workload;
@@ -143,7 +146,8 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
     const std::string hash(csv->text(*key));
     const auto percentiles = durations->find(hash);
     if (percentiles == durations->end()) {
-      return failure(ErrorCode::invalid_argument, "{}/durations.csv has no row for function {} of invocations.csv", folder, hash);
+      return failure(ErrorCode::invalid_argument, "{}/durations.csv has no row for function {} of invocations.csv",
+                     folder, hash);
     }
     const auto allocated = memory->find(hash);
     const auto number = static_cast<std::uint32_t>(workload.functions.size());
@@ -154,7 +158,8 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
       if (*count < 1) continue;
       spread(static_cast<std::size_t>(*count), options.spacing, rng, times);
       for (const double time : times) {
-        workload.arrivals.push_back({from_seconds(static_cast<double>(minute) * kMinute + time), number, draw_run_time(percentiles->second, rng)});
+        workload.arrivals.push_back({from_seconds(static_cast<double>(minute) * kMinute + time), number,
+                                     draw_run_time(percentiles->second, rng)});
       }
     }
   }
@@ -199,7 +204,8 @@ Result<Workload> read_invocations(const std::string& path, const TraceOptions& o
 }  // namespace
 
 const std::vector<std::string>& spacing_names() {
-  static const std::vector<std::string> names{"exponential", "equidistant", "uniform", "exponential_shift", "uniform_shift"};
+  static const std::vector<std::string> names{"exponential", "equidistant", "uniform", "exponential_shift",
+                                              "uniform_shift"};
   return names;
 }
 
@@ -214,7 +220,9 @@ Result<Spacing> parse_spacing(std::string_view word) {
 Result<Workload> read_trace(const std::string& path, const TraceOptions& options) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) return failure(ErrorCode::not_found, "there is no trace at {} (a folder of Azure 2019, or a file of Azure 2021)", path);
+  if (!std::filesystem::exists(status))
+    return failure(ErrorCode::not_found, "there is no trace at {} (a folder of Azure 2019, or a file of Azure 2021)",
+                   path);
   return std::filesystem::is_directory(status) ? read_counts(path, options) : read_invocations(path, options);
 }
 

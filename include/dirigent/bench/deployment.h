@@ -17,12 +17,12 @@ struct DeployOptions {
   std::string server;  // the control API, "127.0.0.1:9092": registers (unless `form` is set) and deletes
   std::string form;    // the registration port, "127.0.0.1:9091": registers as the Invitro loader does
   std::string image = "builtin:trace";
-  bool is_sweep = false;             // must be gone before the next call: `window` and no more than one sandbox
+  bool is_sweep = false;  // must be gone before the next call: `window` and no more than one sandbox
   Duration window = 6s;
   std::vector<std::pair<std::string, std::string>> fields;  // further fields of the registration, as text
-  bool verify = false;               // start each once before it counts as deployed
+  bool verify = false;                                      // start each once before it counts as deployed
   unsigned parallel = 64;
-  Duration timeout = 60s;            // of each registration
+  Duration timeout = 60s;  // of each registration
 };
 
 struct NewFunction {
@@ -39,6 +39,7 @@ Status remove(const DeployOptions& options, const std::vector<NewFunction>& func
 
 // One call to each until the data plane knows it (it answers something else than 404) and it has answered, within
 // `patience`: a run must not count how long a registration takes to travel. `endpoints` as deploy() gives them.
-Status wait_until_served(const std::vector<NewFunction>& functions, const std::vector<std::string>& endpoints, Duration patience);
+Status wait_until_served(const std::vector<NewFunction>& functions, const std::vector<std::string>& endpoints,
+                         Duration patience);
 
 }  // namespace dirigent::bench

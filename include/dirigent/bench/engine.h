@@ -16,15 +16,15 @@ namespace dirigent::bench {
 
 struct Progress {
   Duration elapsed{};
-  Duration planned{};          // warm-up and measured part; 0: not known (a number of requests)
-  double fraction = 0;         // of the work, 0..1
+  Duration planned{};   // warm-up and measured part; 0: not known (a number of requests)
+  double fraction = 0;  // of the work, 0..1
   bool is_warm_up = false;
   std::uint64_t sent = 0;
   std::uint64_t succeeded = 0;
   std::uint64_t failed = 0;
   std::uint64_t in_flight = 0;
-  double rate = 0;             // answers a second, since the last report
-  Histogram recent;            // latencies of the answers since the last report
+  double rate = 0;   // answers a second, since the last report
+  Histogram recent;  // latencies of the answers since the last report
 };
 
 struct EngineOptions {
@@ -36,7 +36,7 @@ struct RunResult {
   std::unique_ptr<Measurement> measurement;
   WallTime started{};
   double wall_seconds = 0;
-  double cpu_seconds = 0;      // of the generator's threads
+  double cpu_seconds = 0;  // of the generator's threads
   std::uint64_t connections_opened = 0;
   std::uint64_t in_flight_max = 0;
   bool was_stopped = false;

@@ -29,12 +29,12 @@ struct Timing {
 
 // One call that the schedule asks for.
 struct Call {
-  Instant intended{};           // when it should start
-  Instant sent{};               // when its first byte was handed to the kernel
-  Duration run_time{};          // asked of the function; 0: nothing asked
+  Instant intended{};   // when it should start
+  Instant sent{};       // when its first byte was handed to the kernel
+  Duration run_time{};  // asked of the function; 0: nothing asked
   std::uint32_t target = 0;
-  std::uint32_t minute = 0;     // of the run
-  std::uint32_t ordinal = 0;    // among the calls of its function in that minute
+  std::uint32_t minute = 0;   // of the run
+  std::uint32_t ordinal = 0;  // among the calls of its function in that minute
   bool is_measured = true;
 };
 
@@ -48,18 +48,18 @@ struct Answer {
   Instant head_at{};
   Instant end_at{};
   Timing timing;
-  std::string_view reason;      // X-Dirigent-Reason
-  std::string_view body;        // its beginning
+  std::string_view reason;  // X-Dirigent-Reason
+  std::string_view body;    // its beginning
   std::uint64_t body_bytes = 0;
 };
 
 // A call as it is written to a file: times in microseconds.
 struct Record {
-  std::int64_t start_us = 0;    // since 1970: the intended start
-  std::int64_t head_us = 0;     // from it to the response's head
-  std::int64_t response_us = 0; // from it to the response's end
+  std::int64_t start_us = 0;     // since 1970: the intended start
+  std::int64_t head_us = 0;      // from it to the response's head
+  std::int64_t response_us = 0;  // from it to the response's end
   std::int64_t requested_us = 0;
-  std::int64_t actual_us = 0;   // inside the function
+  std::int64_t actual_us = 0;  // inside the function
   std::uint32_t target = 0;
   std::uint32_t minute = 0;
   std::uint32_t ordinal = 0;
@@ -72,8 +72,8 @@ struct Record {
 // Of one function, over its successful measured calls.
 struct FunctionTotals {
   std::uint64_t calls = 0;
-  double latency_ms = 0;         // sum of response time less time inside the function
-  std::uint64_t slowdowns = 0;   // calls with a known run time that took at least as long
+  double latency_ms = 0;        // sum of response time less time inside the function
+  std::uint64_t slowdowns = 0;  // calls with a known run time that took at least as long
   double log_slowdown = 0;
 };
 
@@ -85,20 +85,20 @@ class Measurement {
   void record(const Call& call, const Answer& answer, WallTime intended_wall);
   void merge(const Measurement& other);
 
-  std::uint64_t measured = 0;    // calls that ended
+  std::uint64_t measured = 0;  // calls that ended
   std::uint64_t succeeded = 0;
-  std::uint64_t cold = 0;        // of these, by Server-Timing
-  std::uint64_t timed = 0;       // of these, with Server-Timing
-  std::uint64_t not_sent = 0;    // the run was stopped before their time, or while they were under way
+  std::uint64_t cold = 0;      // of these, by Server-Timing
+  std::uint64_t timed = 0;     // of these, with Server-Timing
+  std::uint64_t not_sent = 0;  // the run was stopped before their time, or while they were under way
   std::uint64_t body_bytes = 0;
   std::map<std::string, std::uint64_t, std::less<>> errors;  // by reason
   std::map<int, std::uint64_t> statuses;
 
-  FineHistogram latency;         // from the intended start to the end, successful calls
-  FineHistogram service;         // from the real start
-  FineHistogram late;            // real less intended start, all measured calls
-  FineHistogram overhead;        // latency less the time inside the function
-  FineHistogram function;        // inside the function
+  FineHistogram latency;   // from the intended start to the end, successful calls
+  FineHistogram service;   // from the real start
+  FineHistogram late;      // real less intended start, all measured calls
+  FineHistogram overhead;  // latency less the time inside the function
+  FineHistogram function;  // inside the function
   FineHistogram cold_latency;
   std::array<Histogram, kPhases> cold_phases;
   std::array<double, kPhases> phase_ms{};  // sums over all timed calls

@@ -22,7 +22,7 @@ struct Target {
   std::uint32_t endpoint = 0;  // index into Plan::endpoints
   std::string authority;       // the Host header
   std::string path = "/";
-  std::string image;           // of invocations with the headers of Invitro
+  std::string image;  // of invocations with the headers of Invitro
   std::int64_t memory_mib = 128;
 };
 
@@ -49,21 +49,21 @@ struct Plan {
   unsigned threads = 1;
   // HTTP/1.1: at most so many. h2c: exactly so many, shared by all functions. Over all threads and endpoints.
   unsigned connections = 10'000;
-  unsigned streams = 100;       // h2c, closed loop: requests in flight on each connection
-  Duration timeout = 60s;       // of a call, from its intended start
+  unsigned streams = 100;  // h2c, closed loop: requests in flight on each connection
+  Duration timeout = 60s;  // of a call, from its intended start
 
-  Duration warm_up{};           // calls that begin earlier are made but not measured
-  Duration length{};            // of the measured part
-  std::uint64_t requests = 0;   // closed loop: instead of `length`, when not 0
+  Duration warm_up{};          // calls that begin earlier are made but not measured
+  Duration length{};           // of the measured part
+  std::uint64_t requests = 0;  // closed loop: instead of `length`, when not 0
 
   // Open loop: one of the two. Their times include the warm-up.
   std::optional<workload::Load> load;
   std::shared_ptr<const workload::Workload> workload;
-  double speed = 1;             // of the workload
-  Duration run_time{};          // of calls that no workload gives one
+  double speed = 1;     // of the workload
+  Duration run_time{};  // of calls that no workload gives one
   std::uint64_t seed = 1;
 
-  bool keep_records = false;    // a record of every call (64 bytes each)
+  bool keep_records = false;  // a record of every call (64 bytes each)
 };
 
 }  // namespace dirigent::bench

@@ -31,17 +31,17 @@ struct SweepStep {
 };
 
 struct Report {
-  std::string description;   // "open loop, poisson, 500 req/s for 20 s"
-  std::string started;       // "2026-11-26T04:10:00Z"
+  std::string description;                                    // "open loop, poisson, 500 req/s for 20 s"
+  std::string started;                                        // "2026-11-26T04:10:00Z"
   std::vector<std::pair<std::string, std::string>> settings;  // what else it takes to do it again
   std::vector<Metric> metrics;
-  std::map<std::string, std::uint64_t, std::less<>> errors;   // by reason
+  std::map<std::string, std::uint64_t, std::less<>> errors;  // by reason
   std::map<int, std::uint64_t> statuses;
-  std::vector<std::pair<double, double>> latency_curve;       // (ms, share of the calls at most that long)
-  workload::Sample function_latency_ms;  // mean scheduling latency of each function
-  workload::Sample function_slowdown;    // geometric mean of each function
+  std::vector<std::pair<double, double>> latency_curve;  // (ms, share of the calls at most that long)
+  workload::Sample function_latency_ms;                  // mean scheduling latency of each function
+  workload::Sample function_slowdown;                    // geometric mean of each function
   std::vector<SweepStep> sweep;
-  std::vector<std::string> warnings;     // why the figures may say less than they seem to
+  std::vector<std::string> warnings;  // why the figures may say less than they seem to
 
   [[nodiscard]] const Metric* find(std::string_view name) const;
 };
@@ -77,7 +77,8 @@ struct Assertion {
 // Errors: invalid_argument, naming the term.
 Result<std::vector<Assertion>> parse_assertions(std::string_view text, bool is_comparison);
 // One line for each term that does not hold: "overhead.p99<5ms: it is 7.21 ms". `before`: the report compared with.
-std::vector<std::string> failed_assertions(const std::vector<Assertion>& assertions, const Report& report, const Report* before);
+std::vector<std::string> failed_assertions(const std::vector<Assertion>& assertions, const Report& report,
+                                           const Report* before);
 
 // The 15 columns of the Invitro loader, in order of completion. Times are from the intended start.
 // Errors: unavailable, with the system's words.

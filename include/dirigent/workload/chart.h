@@ -13,15 +13,15 @@
 namespace dirigent::workload {
 
 struct Curve {
-  std::size_t series = 0;                          // its colour and its name in the legend
-  std::vector<std::pair<double, double>> points;   // ascending x
+  std::size_t series = 0;                         // its colour and its name in the legend
+  std::vector<std::pair<double, double>> points;  // ascending x
   bool dashed = false;
 };
 
 struct Panel {
   std::string x_label;
-  std::string y_label;      // "" when y is a share: the axis then says 0 % to 100 %
-  bool y_is_share = true;   // else y is logarithmic, like x
+  std::string y_label;     // "" when y is a share: the axis then says 0 % to 100 %
+  bool y_is_share = true;  // else y is logarithmic, like x
   std::vector<Curve> curves;
 };
 

@@ -60,8 +60,8 @@ Result<Workload> read_recording(const std::string& path);
 struct Load {
   enum class Kind { constant, poisson, ramp, burst };
   Kind kind = Kind::poisson;
-  double rate = 10;       // a second; of a ramp, at its start
-  double rate_end = 10;   // of a ramp
+  double rate = 10;      // a second; of a ramp, at its start
+  double rate_end = 10;  // of a ramp
   double burst_size = 100;
   Duration burst_every = 10s;
   std::uint32_t functions = 1;
