@@ -80,10 +80,7 @@ void Client::submit(const Call& call) {
 
 void Client::issue_due(Instant now) {
   if (is_over_) return;
-  if (state_.is_stopped()) {
-    count_not_sent();
-    return;
-  }
+  if (state_.is_stopped()) return;
   for (int i = 0; i < kIssuedAtOnce; ++i) {
     if (!next_) {
       Call call;
@@ -119,6 +116,7 @@ bool Client::may_issue_closed(Instant now) {
 }
 
 void Client::issue_closed(Instant now) {
+  if (now < state_.begin) return;
   while (!resting_slots_.empty() && resting_slots_.front() <= now) {
     resting_slots_.pop_front();
     ++idle_slots_;
@@ -183,7 +181,7 @@ void Client::take_window(Window& window) {
 }
 
 Duration Client::patience(Instant now) const {
-  if (plan_.pace == Pace::closed && idle_slots_ > 0 && !is_over_) return Duration::zero();
+  if (plan_.pace == Pace::closed && idle_slots_ > 0 && !is_over_) return std::max(Duration::zero(), state_.begin - now);
   Instant until = std::min(now + kPatienceMax, publish_at_);
   if (next_) until = std::min(until, next_->intended);
   else if (plan_.pace == Pace::open && !is_over_) until = now;  // more calls are due than were made in one go
@@ -197,6 +195,7 @@ Duration Client::patience(Instant now) const {
 bool Client::is_finished(Instant now) {
   if (state_.is_stopped()) {
     if (stopped_at_ == Instant::max()) stopped_at_ = now;
+    if (!is_over_ && schedule_) count_not_sent();
     is_over_ = true;
     if (now >= stopped_at_ + kStopGrace) return true;
   }

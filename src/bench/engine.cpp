@@ -182,6 +182,7 @@ Result<RunResult> run_plan(const Plan& plan, const EngineOptions& options) {
     result.in_flight_max += clients[i]->in_flight_max();
   }
   result.was_stopped = state.is_stopped();
+  if (result.was_stopped) result.measurement->not_sent += state.requests_left.load();
   result.wall_seconds = to_seconds(io::Loop::now() - state.begin);
   return result;
 }
