@@ -29,8 +29,9 @@ std::string aligned(const Rows& rows) {
   return text;
 }
 
-// Three digits that count, at least two of them after the point below 10.
+// Three digits that count; whole numbers as such.
 std::string number(double value) {
+  if (value == std::floor(value) && std::fabs(value) < 1e15) return fmt::format("{:.0f}", value);
   const double size = std::fabs(value);
   return fmt::format("{:.{}f}", value, size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3);
 }

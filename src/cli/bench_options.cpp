@@ -252,7 +252,7 @@ const std::vector<Flag>& bench_flags() {
       {"streams", 0, "N", "closed loop over h2c: calls at a time on each connection [100]"},
       {"threads", 't', "N", "of the generator [1]"},
       {"protocol", 0, "NAME", "http1 or h2c (prior knowledge) [http1]", false, {"http1", "h2c"}},
-      {"timeout", 0, "DURATION", "of each call, from its intended start [60s]"},
+      {"timeout", 0, "DURATION", "of each call, from its intended start [60s; trace, replay: 15m]"},
       {"address", 'a', "HOST:PORT", "of a data plane or load balancer [what registrations say, else 127.0.0.1:8080]",
        true},
       {"by",
@@ -311,6 +311,8 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   bench::Plan& plan = options.plan;
   plan.pace = options.mode == BenchMode::closed ? bench::Pace::closed : bench::Pace::open;
   plan.length = options.mode == BenchMode::sweep ? 30s : 10s;
+  // Calls of a trace run for up to a minute by themselves; Invitro waits for 15 minutes.
+  plan.timeout = options.mode == BenchMode::trace || options.mode == BenchMode::replay ? 15min : 60s;
 
   FlagReader reader(arguments);
   reader.whole("seed", plan.seed, 0, INT64_MAX);
