@@ -20,10 +20,10 @@ int main(int argc, char** argv) {
   const auto profile = scaling_profile(argc > 3 ? argv[3] : "latency");
   const auto autoscaler = policy::parse_autoscaler(argc > 4 ? argv[4] : "knative");
   if (!minutes || !profile || !autoscaler) return 2;
-  sim::TraceOptions trace;
+  workload::TraceOptions trace;
   trace.minutes = static_cast<std::uint32_t>(*minutes);
-  const auto workload = source == "poisson" ? sim::make_load("poisson:rps=1000,duration_ms=400,functions=500", *minutes * 60s, 1)
-                                            : sim::read_trace(source, trace);
+  const auto workload = source == "poisson" ? workload::make_load("poisson:rps=1000,duration_ms=400,functions=500", *minutes * 60s, 1)
+                                            : workload::read_trace(source, trace);
   if (!workload) {
     fmt::print(stderr, "{}\n", workload.error().message);
     return 2;

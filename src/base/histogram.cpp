@@ -11,15 +11,18 @@
 
 namespace dirigent {
 
-// Values below 64 have a bucket each; above, the exponent picks a group of 64 and the next six bits the bucket in it.
-std::size_t Histogram::bucket_of(std::int64_t value) {
+// With 6 bits: values below 64 have a bucket each; above, the exponent picks a group of 64 and the next six bits the
+// bucket in it.
+template <int kSubBits>
+std::size_t BasicHistogram<kSubBits>::bucket_of(std::int64_t value) {
   const auto v = static_cast<std::uint64_t>(std::max<std::int64_t>(value, 0));
   if (v < (1u << kSubBits)) return v;
   const int shift = static_cast<int>(std::bit_width(v)) - 1 - kSubBits;
   return (static_cast<std::size_t>(shift + 1) << kSubBits) + static_cast<std::size_t>((v >> shift) - (1u << kSubBits));
 }
 
-std::int64_t Histogram::highest_of(std::size_t bucket) {
+template <int kSubBits>
+std::int64_t BasicHistogram<kSubBits>::highest_of(std::size_t bucket) {
   if (bucket < (1u << kSubBits)) return static_cast<std::int64_t>(bucket);
   const std::size_t shift = (bucket >> kSubBits) - 1;
   const std::uint64_t top = (bucket & ((1u << kSubBits) - 1)) + (1u << kSubBits);
@@ -27,7 +30,8 @@ std::int64_t Histogram::highest_of(std::size_t bucket) {
 }
 
 // Grows so that both buckets are there.
-void Histogram::cover(std::size_t first, std::size_t last) {
+template <int kSubBits>
+void BasicHistogram<kSubBits>::cover(std::size_t first, std::size_t last) {
   constexpr std::size_t kGroup = std::size_t{1} << kSubBits;
   first = first / kGroup * kGroup;
   std::size_t end = (last / kGroup + 1) * kGroup;
@@ -41,7 +45,8 @@ void Histogram::cover(std::size_t first, std::size_t last) {
   first_ = first;
 }
 
-void Histogram::record(std::int64_t value, std::uint64_t times) {
+template <int kSubBits>
+void BasicHistogram<kSubBits>::record(std::int64_t value, std::uint64_t times) {
   if (times == 0) return;
   value = std::max<std::int64_t>(value, 0);
   const std::size_t bucket = bucket_of(value);
@@ -53,7 +58,8 @@ void Histogram::record(std::int64_t value, std::uint64_t times) {
   sum_ += static_cast<double>(value) * static_cast<double>(times);
 }
 
-void Histogram::merge(const Histogram& other) {
+template <int kSubBits>
+void BasicHistogram<kSubBits>::merge(const BasicHistogram& other) {
   if (other.count_ == 0) return;
   cover(other.first_, other.first_ + other.buckets_.size() - 1);
   for (std::size_t i = 0; i < other.buckets_.size(); ++i) buckets_[other.first_ + i - first_] += other.buckets_[i];
@@ -63,9 +69,18 @@ void Histogram::merge(const Histogram& other) {
   sum_ += other.sum_;
 }
 
-void Histogram::clear() { *this = Histogram(); }
+template <int kSubBits>
+void BasicHistogram<kSubBits>::clear() {
+  buckets_.clear();
+  first_ = 0;
+  count_ = 0;
+  min_ = 0;
+  max_ = 0;
+  sum_ = 0;
+}
 
-std::int64_t Histogram::quantile(double q) const {
+template <int kSubBits>
+std::int64_t BasicHistogram<kSubBits>::quantile(double q) const {
   ASSERT(q >= 0 && q <= 1, "quantile {}", q);
   if (count_ == 0) return 0;
   const auto rank = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(count_))));
@@ -77,12 +92,16 @@ std::int64_t Histogram::quantile(double q) const {
   return max_;
 }
 
-std::uint64_t Histogram::count_at_most(std::int64_t value) const {
+template <int kSubBits>
+std::uint64_t BasicHistogram<kSubBits>::count_at_most(std::int64_t value) const {
   if (value < 0) return 0;
   const std::size_t last = bucket_of(value);
   std::uint64_t seen = 0;
   for (std::size_t i = 0; i < buckets_.size() && first_ + i <= last; ++i) seen += buckets_[i];
   return seen;
 }
+
+template class BasicHistogram<6>;
+template class BasicHistogram<10>;
 
 }  // namespace dirigent

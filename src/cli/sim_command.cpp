@@ -8,9 +8,10 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "cli/command_line.h"
+#include "cli/flag_reader.h"
+#include "cli/output_file.h"
 #include "cli/terminal.h"
 #include "dirigent/base/text.h"
 #include "dirigent/sim/report.h"
@@ -25,7 +26,7 @@ const std::vector<Flag>& sim_flags() {
   static const std::vector<Flag> flags{
       {"load", 0, "LOAD", "instead of a trace: poisson:rps=50,duration_ms=100,functions=10, or burst:..., ramp:..."},
       {"minutes", 0, "N", "of the trace, or of the load [30]; 0 = the whole trace"},
-      {"iat", 0, "SPACING", "of the invocations of a minute [exponential]", false, {"exponential", "equidistant", "uniform"}},
+      {"iat", 0, "SPACING", "of the invocations of a minute [exponential]", false, workload::spacing_names()},
       {"seed", 0, "N", "of everything random [1]"},
       {"nodes", 0, "N", "workers [93]"},
       {"cores-per-node", 0, "CPUS", "CPUs of each [10]"},
@@ -59,43 +60,9 @@ std::string help() {
          describe_flags(sim_flags());
 }
 
-// Reads flags one after the other; the first error stays.
-class Reader {
- public:
-  explicit Reader(const Arguments& flags) : flags_(flags) {}
-
-  template <class T, class Parse>
-  void read(std::string_view flag, T& value, Parse parse) {
-    const auto text = flags_.value(flag);
-    if (!text || error_) return;
-    auto parsed = parse(*text);
-    if (parsed) {
-      value = *parsed;
-    } else {
-      error_ = parsed.error().within(fmt::format("--{}", flag));
-    }
-  }
-  template <class T>
-  void whole(std::string_view flag, T& value, std::int64_t low, std::int64_t high) {
-    read(flag, value, [&](const std::string& text) -> Result<T> {
-      const auto number = parse_integer(text);
-      if (!number || *number < low || *number > high) return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
-      return static_cast<T>(*number);
-    });
-  }
-  void note(Status status, std::string_view flag) {
-    if (!status && !error_) error_ = status.error().within(fmt::format("--{}", flag));
-  }
-  [[nodiscard]] Status status() const { return error_ ? Status(tl::unexpected<Error>(*error_)) : Status(); }
-
- private:
-  const Arguments& flags_;
-  std::optional<Error> error_;
-};
-
 Result<sim::SimOptions> read_options(const Arguments& flags) {
   sim::SimOptions options;
-  Reader reader(flags);
+  FlagReader reader(flags);
   reader.whole("seed", options.seed, 0, INT64_MAX);
   reader.whole("nodes", options.nodes, 1, 100'000);
   reader.whole("data-planes", options.data_planes, 1, 1000);
@@ -126,20 +93,20 @@ Result<sim::SimOptions> read_options(const Arguments& flags) {
   return options;
 }
 
-Result<sim::Workload> read_workload(const Arguments& flags, std::uint64_t seed) {
-  sim::TraceOptions trace;
+Result<workload::Workload> read_workload(const Arguments& flags, std::uint64_t seed) {
+  workload::TraceOptions trace;
   trace.seed = seed;
-  Reader reader(flags);
+  FlagReader reader(flags);
   reader.whole("minutes", trace.minutes, 0, 100'000);
-  reader.read("iat", trace.spacing, sim::parse_spacing);
+  reader.read("iat", trace.spacing, workload::parse_spacing);
   if (auto status = reader.status(); !status) return failure(status.error());
   const auto load = flags.value("load");
   if (load.has_value() == !flags.words().empty()) {
     return failure(ErrorCode::invalid_argument, "give either a trace or --load (dirigent sim --help)");
   }
-  if (!load) return sim::read_trace(flags.words().front(), trace);
+  if (!load) return workload::read_trace(flags.words().front(), trace);
   if (trace.minutes == 0) return failure(ErrorCode::invalid_argument, "--minutes: a load has no end of its own, say how long");
-  return sim::make_load(*load, trace.minutes * 60s, seed);
+  return workload::make_load(*load, trace.minutes * 60s, seed);
 }
 
 // A line on stderr that is written over, when that is a terminal.
@@ -202,14 +169,6 @@ int fuzz(std::uint64_t first, std::uint64_t count, Terminal& terminal) {
   }
   terminal.print("{} passed, {} failed\n", count - failed, failed);
   return failed == 0 ? 0 : 1;
-}
-
-Status write_file(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) return failure(ErrorCode::unavailable, "cannot write {} (is the folder there, and may you write in it?)", path);
-  return {};
 }
 
 Result<std::vector<policy::AutoscalerKind>> compared(const Arguments& flags, policy::AutoscalerKind standard) {
@@ -282,7 +241,7 @@ int run_sim(std::vector<std::string> arguments) {
   if (!flags->has("fuzz")) return simulate(*flags, arguments, terminal);
   std::uint64_t count = 0;
   std::uint64_t seed = 1;
-  Reader reader(*flags);
+  FlagReader reader(*flags);
   reader.whole("fuzz", count, 1, INT32_MAX);
   reader.whole("seed", seed, 0, INT64_MAX);
   if (auto status = reader.status(); !status) {

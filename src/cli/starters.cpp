@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "cli/bench_command.h"
 #include "cli/sim_command.h"
 #include "cli/version.h"
 #include "dirigent/base/text.h"
@@ -265,6 +266,7 @@ Commands all_commands() {
   commands.data = start_data;
   commands.worker = start_worker;
   commands.dev = start_dev;
+  commands.extra.push_back({"bench", "load a cluster and measure what its users see: open and closed loops, sweeps, traces", run_bench});
   commands.extra.push_back({"sim", "simulate a cluster in virtual time: the same decisions, a trace, a seed", run_sim});
   return commands;
 }

@@ -64,9 +64,10 @@ FuzzCase fuzz_case(std::uint64_t seed) {
       "poisson:rps=20,duration_ms=100,functions=4,spread=exponential", "poisson:rps=5,duration_ms=1000,functions=3",
       "burst:size=30,every_ms=9000,duration_ms=300,functions=2,spread=exponential", "ramp:from=0,to=40,duration_ms=50,functions=6",
       "poisson:rps=2,duration_ms=3000,functions=2,spread=exponential"});
-  made.workload = *make_load(load, 100s, seed);
+  made.workload = *workload::make_load(load, 100s, seed);
   options.starts_max = one_of<std::uint32_t>(rng, {0, 0, 1, 2, 8});
-  made.description = fmt::format("{} nodes ({} starts), {} data planes of {} shards, limit {}, {}, {}, {}, {}", options.nodes, options.starts_max, options.data_planes,
+  made.description = fmt::format("{} nodes ({} starts), {} data planes of {} shards, limit {}, {}, {}, {}, {}", options.nodes,
+                                 options.starts_max, options.data_planes,
                                  options.shards, options.spec.concurrency_limit, to_string(options.autoscaler),
                                  to_string(options.placement), to_string(options.balancer), load);
   return made;

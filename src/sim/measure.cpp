@@ -6,18 +6,6 @@
 
 namespace dirigent::sim {
 
-double Sample::quantile(double q) const {
-  if (values.empty()) return 0;
-  const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
-  return values[std::clamp<std::size_t>(rank, 1, values.size()) - 1];
-}
-
-double Sample::mean() const {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return values.empty() ? 0 : sum / static_cast<double>(values.size());
-}
-
 Measure::Measure(Instant from, std::size_t functions) : from_(from), functions_(functions) {}
 
 void Measure::succeeded(std::uint32_t function, Instant arrived, Duration response, Duration run_time, bool waited_for_start) {
@@ -63,7 +51,7 @@ Outcome Measure::finish() {
     outcome_.function_slowdown.values.push_back(std::exp(of.log_slowdown / static_cast<double>(of.count)));
   }
   for (Sample* sample : {&outcome_.latency_ms, &outcome_.slowdown, &outcome_.function_latency_ms, &outcome_.function_slowdown}) {
-    std::sort(sample->values.begin(), sample->values.end());
+    sample->sort();
   }
   return std::move(outcome_);
 }

@@ -4,6 +4,8 @@
 #include <array>
 #include <functional>
 
+#include "dirigent/workload/chart.h"
+
 namespace dirigent::sim {
 
 namespace {
@@ -137,6 +139,18 @@ std::string to_json(const std::vector<NamedOutcome>& outcomes, const SimOptions&
   text += fmt::format("  \"seed\": {},\n  \"runs\": [\n", options.seed);
   for (std::size_t i = 0; i < outcomes.size(); ++i) text += json_of(outcomes[i]) + (i + 1 < outcomes.size() ? ",\n" : "\n");
   return text + "  ]\n}\n";
+}
+
+std::string to_svg(const std::vector<NamedOutcome>& outcomes, const std::string& title) {
+  workload::Panel latency{"mean scheduling latency of a function, ms", "", true, {}};
+  workload::Panel slowdown{"slowdown of a function (geometric mean)", "", true, {}};
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    names.push_back(outcomes[i].name);
+    latency.curves.push_back(workload::distribution_curve(i, outcomes[i].outcome.function_latency_ms));
+    slowdown.curves.push_back(workload::distribution_curve(i, outcomes[i].outcome.function_slowdown));
+  }
+  return workload::draw_chart(title, names, {std::move(latency), std::move(slowdown)});
 }
 
 }  // namespace dirigent::sim

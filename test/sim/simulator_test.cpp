@@ -11,6 +11,7 @@
 
 using namespace dirigent;
 using namespace dirigent::sim;
+using namespace dirigent::workload;
 
 namespace {
 

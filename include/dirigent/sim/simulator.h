@@ -20,9 +20,14 @@
 #include "dirigent/policy/balancer.h"
 #include "dirigent/policy/placement.h"
 #include "dirigent/sim/distribution.h"
-#include "dirigent/sim/workload.h"
+#include "dirigent/workload/sample.h"
+#include "dirigent/workload/workload.h"
 
 namespace dirigent::sim {
+
+using workload::Arrival;
+using workload::Sample;
+using workload::Workload;
 
 // How often each fault happens, per minute over the whole cluster; `start` is the share of launches that fail.
 struct Faults {
@@ -65,13 +70,6 @@ struct SimOptions {
   std::function<void(double fraction)> progress;    // now and then
   // For tests of the checkers: may spoil what a data plane is told.
   std::function<void(RouteUpdate& update)> spoil_routes;
-};
-
-// The distribution of a set of values: sorted, so that quantiles are exact.
-struct Sample {
-  std::vector<double> values;
-  [[nodiscard]] double quantile(double q) const;  // 0 when empty
-  [[nodiscard]] double mean() const;
 };
 
 struct Outcome {

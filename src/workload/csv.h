@@ -11,7 +11,7 @@
 
 #include "dirigent/base/result.h"
 
-namespace dirigent::sim {
+namespace dirigent::workload {
 
 class CsvFile {
  public:
@@ -39,4 +39,4 @@ class CsvFile {
   std::vector<std::string_view> fields_;  // into line_
 };
 
-}  // namespace dirigent::sim
+}  // namespace dirigent::workload

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT
-#include "sim/csv.h"
+#include "workload/csv.h"
 
 #include "dirigent/base/text.h"
 
-namespace dirigent::sim {
+namespace dirigent::workload {
 
 Result<CsvFile> CsvFile::open(const std::string& path) {
   CsvFile csv;
   csv.path_ = path;
   csv.file_.open(path);
   if (!csv.file_) return failure(ErrorCode::not_found, "cannot read {} (is the path right?)", path);
-  if (!std::getline(csv.file_, csv.line_)) return failure(ErrorCode::invalid_argument, "{}:1:1: the header is missing", path);
+  if (!std::getline(csv.file_, csv.line_))
+    return failure(ErrorCode::invalid_argument, "{}:1:1: the header is missing", path);
   for (const auto field : split(trim(csv.line_), ',')) csv.header_.emplace_back(trim(field));
   return csv;
 }
 
 std::string CsvFile::where(std::size_t column) const {
-  const auto offset = column < fields_.size() ? fields_[column].data() - line_.data() : static_cast<std::ptrdiff_t>(line_.size());
+  const auto offset =
+      column < fields_.size() ? fields_[column].data() - line_.data() : static_cast<std::ptrdiff_t>(line_.size());
   const std::string name = column < header_.size() ? header_[column] : "beyond the header";
   return fmt::format("{}:{}:{} ({})", path_, line_number_, offset + 1, name);
 }
@@ -25,7 +27,8 @@ Result<std::size_t> CsvFile::column(std::string_view name) const {
   for (std::size_t i = 0; i < header_.size(); ++i) {
     if (header_[i] == name) return i;
   }
-  return failure(ErrorCode::invalid_argument, "{}:1:1: there is no column \"{}\"{}", path_, name, did_you_mean_suffix(name, header_));
+  return failure(ErrorCode::invalid_argument, "{}:1:1: there is no column \"{}\"{}", path_, name,
+                 did_you_mean_suffix(name, header_));
 }
 
 Result<bool> CsvFile::next() {
@@ -59,4 +62,4 @@ Result<double> CsvFile::number(std::size_t column, double low, double high) cons
   return *value;
 }
 
-}  // namespace dirigent::sim
+}  // namespace dirigent::workload

@@ -10,15 +10,16 @@
 
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
-#include "dirigent/sim/workload.h"
-#include "sim/csv.h"
+#include "dirigent/workload/workload.h"
+#include "workload/csv.h"
 
-namespace dirigent::sim {
+namespace dirigent::workload {
 
 namespace {
 
 constexpr Duration kRunTimeMin = 1ms;
 constexpr Duration kRunTimeMax = 60s;
+constexpr double kMinute = 60;  // seconds
 constexpr double kInvocationsPerMinuteMax = 10e6;
 constexpr std::array<double, 7> kQuantiles{0, 0.01, 0.25, 0.50, 0.75, 0.99, 1};
 constexpr std::array<std::string_view, 7> kQuantileNames{"0", "1", "25", "50", "75", "99", "100"};
@@ -83,23 +84,37 @@ Duration draw_run_time(const Percentiles& percentiles, Rng& rng) {
   std::size_t upper = 1;
   while (upper + 1 < kQuantiles.size() && q > kQuantiles[upper]) ++upper;
   const double part = (q - kQuantiles[upper - 1]) / (kQuantiles[upper] - kQuantiles[upper - 1]);
-  const double milliseconds = percentiles[upper - 1] + part * std::max(0.0, percentiles[upper] - percentiles[upper - 1]);
+  const double milliseconds =
+      percentiles[upper - 1] + part * std::max(0.0, percentiles[upper] - percentiles[upper - 1]);
   return std::clamp(from_seconds(milliseconds / 1000), kRunTimeMin, kRunTimeMax);
 }
 
-// Where `count` invocations lie within a minute: the first at its start, the gaps as `spacing` says.
-void spread(std::size_t count, Spacing spacing, Rng& rng, std::vector<double>& gaps) {
-  gaps.resize(count);
+// Where `count` invocations lie within a minute, in seconds from its start, ascending.
+void spread(std::size_t count, Spacing spacing, Rng& rng, std::vector<double>& times) {
+  const bool exponential = spacing == Spacing::exponential || spacing == Spacing::exponential_shift;
+  const bool uniform = spacing == Spacing::uniform || spacing == Spacing::uniform_shift;
+  times.resize(count);
   double sum = 0;
-  for (double& gap : gaps) {
-    gap = spacing == Spacing::exponential ? rng.exponential(1) : spacing == Spacing::uniform ? rng.unit() : 1;
+  for (double& gap : times) {
+    gap = exponential ? rng.exponential(1) : uniform ? rng.unit() : 1;
     sum += gap;
   }
-  for (double& gap : gaps) gap = sum > 0 ? gap / sum * 60 : 60.0 / static_cast<double>(count);
+  double at = 0;
+  for (double& time : times) {
+    const double gap = sum > 0 ? time / sum * kMinute : kMinute / static_cast<double>(count);
+    time = at;
+    at += gap;
+  }
+  if (spacing == Spacing::exponential_shift || spacing == Spacing::uniform_shift) {
+    const double turn = rng.unit() * kMinute;
+    for (double& time : times) time = std::fmod(time + turn, kMinute);
+    std::sort(times.begin(), times.end());
+  }
 }
 
 void sort_arrivals(Workload& workload) {
-  std::stable_sort(workload.arrivals.begin(), workload.arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
+  std::stable_sort(workload.arrivals.begin(), workload.arrivals.end(),
+                   [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
 }
 
 Result<Workload> read_counts(const std::string& folder, const TraceOptions& options) {
@@ -115,14 +130,15 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
   for (std::size_t i = 0; i < csv->header().size(); ++i) {
     if (parse_integer(csv->header()[i])) minutes.push_back(i);
   }
-  if (minutes.empty()) return failure(ErrorCode::invalid_argument, "{}/invocations.csv:1:1: no column is the number of a minute", folder);
+  if (minutes.empty())
+    return failure(ErrorCode::invalid_argument, "{}/invocations.csv:1:1: no column is the number of a minute", folder);
   if (options.minutes != 0 && minutes.size() > options.minutes) minutes.resize(options.minutes);
 
   Workload workload;
   workload.source = std::filesystem::path(folder).lexically_normal().filename().string();
   workload.length = static_cast<std::int64_t>(minutes.size()) * 60s;
   Rng rng(options.seed);
-  std::vector<double> gaps;
+  std::vector<double> times;
   for (;;) {
     const auto more = csv->next();
     if (!more) return failure(more.error());
@@ -130,7 +146,8 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
     const std::string hash(csv->text(*key));
     const auto percentiles = durations->find(hash);
     if (percentiles == durations->end()) {
-      return failure(ErrorCode::invalid_argument, "{}/durations.csv has no row for function {} of invocations.csv", folder, hash);
+      return failure(ErrorCode::invalid_argument, "{}/durations.csv has no row for function {} of invocations.csv",
+                     folder, hash);
     }
     const auto allocated = memory->find(hash);
     const auto number = static_cast<std::uint32_t>(workload.functions.size());
@@ -139,11 +156,10 @@ Result<Workload> read_counts(const std::string& folder, const TraceOptions& opti
       const auto count = csv->number(minutes[minute], 0, kInvocationsPerMinuteMax);
       if (!count) return failure(count.error());
       if (*count < 1) continue;
-      spread(static_cast<std::size_t>(*count), options.spacing, rng, gaps);
-      double second = static_cast<double>(minute) * 60;
-      for (const double gap : gaps) {
-        workload.arrivals.push_back({from_seconds(second), number, draw_run_time(percentiles->second, rng)});
-        second += gap;
+      spread(static_cast<std::size_t>(*count), options.spacing, rng, times);
+      for (const double time : times) {
+        workload.arrivals.push_back({from_seconds(static_cast<double>(minute) * kMinute + time), number,
+                                     draw_run_time(percentiles->second, rng)});
       }
     }
   }
@@ -187,19 +203,27 @@ Result<Workload> read_invocations(const std::string& path, const TraceOptions& o
 
 }  // namespace
 
+const std::vector<std::string>& spacing_names() {
+  static const std::vector<std::string> names{"exponential", "equidistant", "uniform", "exponential_shift",
+                                              "uniform_shift"};
+  return names;
+}
+
 Result<Spacing> parse_spacing(std::string_view word) {
-  static const std::vector<std::string> words{"exponential", "equidistant", "uniform"};
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == word) return static_cast<Spacing>(i);
+  const auto& names = spacing_names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == word) return static_cast<Spacing>(i);
   }
-  return failure(ErrorCode::invalid_argument, "unknown spacing \"{}\"{}", word, did_you_mean_suffix(word, words));
+  return failure(ErrorCode::invalid_argument, "unknown spacing \"{}\"{}", word, did_you_mean_suffix(word, names));
 }
 
 Result<Workload> read_trace(const std::string& path, const TraceOptions& options) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) return failure(ErrorCode::not_found, "there is no trace at {} (a folder of Azure 2019, or a file of Azure 2021)", path);
+  if (!std::filesystem::exists(status))
+    return failure(ErrorCode::not_found, "there is no trace at {} (a folder of Azure 2019, or a file of Azure 2021)",
+                   path);
   return std::filesystem::is_directory(status) ? read_counts(path, options) : read_invocations(path, options);
 }
 
-}  // namespace dirigent::sim
+}  // namespace dirigent::workload
