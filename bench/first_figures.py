@@ -100,20 +100,6 @@ def lift_sandboxes(role):
     return lifted - 2  # without the role and its spawner
 
 
-@contextlib.contextmanager
-def new_cluster():
-    """A cluster that ends with the block; what its roles logged is shown when the block fails."""
-    cluster = harness.Cluster()
-    try:
-        yield cluster
-    except Exception:
-        for role in cluster.roles:
-            print(f"--- {role.name} {role.pid}, exit status {role.process.poll()}\n{role.output()[-2000:]}", file=sys.stderr)
-        raise
-    finally:
-        cluster.close()
-
-
 # --- cold ---------------------------------------------------------------------------------------------------------
 
 def one_call(address, request):
@@ -149,7 +135,7 @@ def cold_calls(cluster, role, count, times_ms, phases):
 def cold(build, rounds, _):
     """Cold calls through dev beside what the kernel takes for the same sandbox; rounds of both in turn."""
     times, phases, floors = [], {}, {}
-    with new_cluster() as cluster:
+    with harness.new_cluster() as cluster:
         role = cluster.dev()
         deploy_hello(cluster)
         for _ in range(rounds):
@@ -212,7 +198,7 @@ def start_haproxy(directory, upstream):
 def warm(_, rounds, seconds):
     """Warm calls through dev and through HAProxy to the same sandbox; of each figure the median of the rounds."""
     results = {}
-    with new_cluster() as cluster:
+    with harness.new_cluster() as cluster:
         role = cluster.dev()
         deploy_hello(cluster)
         scale_hello(cluster, 1)
@@ -292,7 +278,7 @@ def register(_, rounds, __):
     failed = {"memory": [], "state_dir": []}
     for _ in range(rounds):
         for where in times:
-            with new_cluster() as cluster:
+            with harness.new_cluster() as cluster:
                 state = [] if where == "memory" else ["--state-dir", str(cluster.directory / "state")]
                 role = cluster.dev(*state)
                 seconds, failures = register_all(role.addresses["form"])
@@ -313,7 +299,7 @@ def idle(_, __, ___):
     """Spawn to ready, and what an idle dev holds; the median of 20 starts."""
     starts_ms, resident, shared_out, whole = [], [], [], []
     for index in range(STARTS):
-        with new_cluster() as cluster:
+        with harness.new_cluster() as cluster:
             began = time.monotonic()
             role = cluster.dev()
             starts_ms.append((time.monotonic() - began) * 1000)

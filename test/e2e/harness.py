@@ -171,6 +171,20 @@ class Cluster:
         return problems
 
 
+@contextlib.contextmanager
+def new_cluster():
+    """A cluster that ends with the block; what its roles logged is shown when the block fails."""
+    cluster = Cluster()
+    try:
+        yield cluster
+    except Exception:
+        for role in cluster.roles:
+            print(f"--- {role.name} {role.pid}, exit status {role.process.poll()}\n{role.output()[-2000:]}", file=sys.stderr)
+        raise
+    finally:
+        cluster.close()
+
+
 _serial = 0
 
 

@@ -49,7 +49,7 @@ class BasicHistogram {
 extern template class BasicHistogram<6>;
 extern template class BasicHistogram<10>;
 
-using Histogram = BasicHistogram<6>;       // error below 1.6 %, 30 KiB: for metrics
-using FineHistogram = BasicHistogram<10>;  // error below 0.1 %, 440 KiB: for measurements that are compared; not for the stack
+using Histogram = BasicHistogram<6>;       // error below 1.6 %: for metrics
+using FineHistogram = BasicHistogram<10>;  // error below 0.1 %: for measurements that are compared
 
 }  // namespace dirigent
