@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// For bench/proxy_bench.sh: the forwarding path alone, and the server behind it.
+// For profiling the forwarding path: the path alone, and a server behind it (bench/warm_path.py measures the real binary).
 //   proxy_harness upstream            prints its address, answers every request with the same small response
 //   proxy_harness proxy SHARDS ADDR   prints its address, forwards /function/bench and Host bench to ADDR
 // Both end when their standard input does.

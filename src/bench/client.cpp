@@ -9,7 +9,7 @@ namespace dirigent::bench {
 
 namespace {
 
-constexpr Duration kPublishEvery = 200ms;
+constexpr Duration kPublishEvery = 100ms;
 constexpr Duration kStopGrace = 1s;  // for calls under way when the run is stopped
 constexpr Duration kRestAfterFailure = 50ms;
 // The longest wait of the epoll: a stop is noticed within it.
@@ -43,7 +43,7 @@ Status Client::run() {
   auto poller = Poller::open();
   if (!poller) return failure(poller.error());
   poller_.emplace(std::move(*poller));
-  const unsigned connections = std::max(1u, part_of(plan_.connections, share_, shares_));
+  const unsigned connections = std::max(1u, part_of(state_.connections, share_, shares_));
   const auto endpoints = static_cast<unsigned>(addresses_.size());
   for (unsigned i = 0; i < endpoints; ++i) {
     const PoolContext context{plan_, *poller_, *this, addresses_[i], std::max(1u, part_of(connections, i, endpoints))};

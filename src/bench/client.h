@@ -30,6 +30,7 @@ struct RunState {
   Instant begin{};
   WallTime begin_wall{};
   const std::atomic<bool>* stop = nullptr;
+  unsigned connections = 0;                     // of all clients, at most
   std::atomic<std::uint64_t> requests_left{0};  // closed loop with a number of requests
   [[nodiscard]] bool is_stopped() const { return stop != nullptr && stop->load(std::memory_order_relaxed); }
 };

@@ -60,21 +60,22 @@ Status try_connect(const io::SocketAddress& address, const std::string& endpoint
   return {};
 }
 
-Status raise_descriptor_limit(const Plan& plan) {
+// Raises the limit of open files as far as it goes; how many connections it leaves room for.
+Result<unsigned> connections_allowed(const Plan& plan) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return errno_failure(errno, "cannot read the limit of open files");
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
-  // An open loop opens only what it needs; a closed one opens all of them.
-  const std::uint64_t wanted = plan.pace == Pace::closed || plan.protocol == Protocol::h2c
-                                   ? plan.connections + kDescriptorsSpare
-                                   : kDescriptorsSpare;
-  if (limit.rlim_max != RLIM_INFINITY && wanted > limit.rlim_max) {
+  if (limit.rlim_max == RLIM_INFINITY || plan.connections + kDescriptorsSpare <= limit.rlim_max)
+    return plan.connections;
+  // An open loop takes what there is: its calls wait for a connection, and the wait is measured.
+  const bool needs_all = plan.pace == Pace::closed || plan.protocol == Protocol::h2c;
+  if (needs_all || limit.rlim_max <= kDescriptorsSpare) {
     return failure(ErrorCode::exhausted,
                    "{} connections need more than the {} open files allowed here (ulimit -Hn; or fewer --connections)",
                    plan.connections, limit.rlim_max);
   }
-  return {};
+  return static_cast<unsigned>(limit.rlim_max - kDescriptorsSpare);
 }
 
 double thread_cpu_seconds() {
@@ -134,11 +135,13 @@ Result<RunResult> run_plan(const Plan& plan, const EngineOptions& options) {
     if (auto status = try_connect(*address, endpoint); !status) return failure(status.error());
     addresses.push_back(*address);
   }
-  if (auto status = raise_descriptor_limit(plan); !status) return failure(status.error());
+  const auto connections = connections_allowed(plan);
+  if (!connections) return failure(connections.error());
   io::ignore_sigpipe();
 
   RunState state;
   state.stop = options.stop;
+  state.connections = *connections;
   state.requests_left = plan.requests;
   state.begin = io::Loop::now() + kStartDelay;
   state.begin_wall = io::Loop::wall_now() + std::chrono::duration_cast<std::chrono::microseconds>(kStartDelay);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// HTTP/2 without TLS, by prior knowledge: all functions share a few connections, as the Invitro loader's do. Calls beyond
-// what the server allows at a time wait here, and their latency counts that wait.
+// HTTP/2 without TLS, by prior knowledge: all functions share a few connections, as the Invitro loader's do. Calls
+// beyond what the server allows at a time wait here, and their latency counts that wait.
 #include <nghttp2/nghttp2.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The connections of one thread to one endpoint, whatever protocol they speak, and the epoll that drives them. Everything
-// here belongs to one thread.
+// The connections of one thread to one endpoint, whatever protocol they speak, and the epoll that drives them.
+// Everything here belongs to one thread.
 #pragma once
 
 #include <cstdint>

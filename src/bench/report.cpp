@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::array<std::pair<const char*, double>, 4> kQuantiles{
     {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}}};
-// When the generator itself is late by more than this for more than one call in a hundred, its figures are partly its own.
+// When the generator itself is late by more than this for more than one call in a hundred, its figures are partly its
+// own.
 constexpr Duration kLateMax = 1ms;
 
 double in_ms(double nanoseconds) { return nanoseconds / 1e6; }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Reads HTTP/1.1 responses of one connection as their bytes come: the status, three headers, where the body ends and how
-// it begins. Built for speed: a response that comes in one piece is never copied. Not a judge of the server (roles/data
-// is); what it cannot delimit with certainty is an error. Pure.
+// Reads HTTP/1.1 responses of one connection as their bytes come: the status, three headers, where the body ends and
+// how it begins. Built for speed: a response that comes in one piece is never copied. Not a judge of the server
+// (roles/data is); what it cannot delimit with certainty is an error. Pure.
 #pragma once
 
 #include <cstddef>

@@ -89,7 +89,10 @@ void put_targets(BenchOptions& options, const std::vector<bench::NewFunction>& f
   if (!functions.empty()) {
     for (std::size_t i = 0; i < functions.size(); ++i) {
       const std::string rest = options.targets.empty() ? std::string() : options.targets[i / options.functions].rest;
-      builder.add(functions[i].name, rest, functions[i].memory_mib, given.empty() ? endpoints[i] : given);
+      // What calls ask for is the trace's own; only the sandbox was asked for less.
+      const auto& workload = options.plan.workload;
+      const std::int64_t memory_mib = workload ? workload->functions[i].memory.value >> 20 : functions[i].memory_mib;
+      builder.add(functions[i].name, rest, memory_mib, given.empty() ? endpoints[i] : given);
     }
     return;
   }

@@ -81,7 +81,8 @@ TEST_CASE("bench engine: an open loop makes every call of its schedule, whatever
     CHECK(result.measurement->errors == Errors{});
     CHECK(result.measurement->late.min() >= 0);
     std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>> calls;
-    for (const Record& record : result.measurement->records) calls.insert({record.target, record.minute, record.ordinal});
+    for (const Record& record : result.measurement->records)
+      calls.insert({record.target, record.minute, record.ordinal});
     CHECK(calls.size() == result.measurement->measured);
     if (threads == 1) first = calls;
     CHECK(calls == first);
@@ -131,9 +132,9 @@ TEST_CASE("bench engine: a server that closes after each answer costs connection
 TEST_CASE("bench engine: every way of failing is counted by its reason, and the run goes on") {
   ScriptedServer server([](const std::string&, std::size_t number) -> std::string {
     switch (number % 6) {
-      case 0: return "";                                                                     // connection-ended
+      case 0: return "";  // connection-ended
       case 1: return "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort" + std::string(1, ScriptedServer::kClose);
-      case 2: return "nonsense\r\n\r\n";                                                       // bad-response
+      case 2: return "nonsense\r\n\r\n";  // bad-response
       case 3: return "HTTP/1.1 503 Service Unavailable\r\nX-Dirigent-Reason: queue-full\r\nContent-Length: 0\r\n\r\n";
       case 4: return "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
       default: return ok_response("hi");
@@ -142,7 +143,8 @@ TEST_CASE("bench engine: every way of failing is counted by its reason, and the 
   const RunResult result = run(closed_plan(server.address(), 60, 1));
   CHECK(result.measurement->measured == 60);
   CHECK(result.measurement->succeeded == 10);
-  CHECK(result.measurement->errors == Errors{{"bad-response", 10}, {"connection-ended", 20}, {"queue-full", 10}, {"status-404", 10}});
+  CHECK(result.measurement->errors ==
+        Errors{{"bad-response", 10}, {"connection-ended", 20}, {"queue-full", 10}, {"status-404", 10}});
   CHECK(result.measurement->statuses == std::map<int, std::uint64_t>{{200, 10}, {404, 10}, {503, 10}});
 }
 
@@ -200,7 +202,8 @@ TEST_CASE("bench engine: bodies larger than the socket's buffers go both ways wh
 
 TEST_CASE("bench engine: the platform's share is told apart from the function's") {
   ScriptedServer server([](const std::string&, std::size_t number) {
-    return ok_response("hi", number == 0 ? "Server-Timing: cold;desc=\"n1\", create;dur=7, fn;dur=1000000\r\n" : "Server-Timing: cold;desc=\"no\", fn;dur=0.001\r\n");
+    return ok_response("hi", number == 0 ? "Server-Timing: cold;desc=\"n1\", create;dur=7, fn;dur=1000000\r\n"
+                                         : "Server-Timing: cold;desc=\"no\", fn;dur=0.001\r\n");
   });
   const RunResult result = run(closed_plan(server.address(), 5, 1));
   const Measurement& m = *result.measurement;

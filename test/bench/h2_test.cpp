@@ -27,7 +27,8 @@ class H2Server {
   enum class Answer { good, reset, silence, goodbye };
   using Script = std::function<Answer(std::size_t number)>;
 
-  explicit H2Server(Script script, std::uint32_t streams_max = 100) : script_(std::move(script)), streams_max_(streams_max) {
+  explicit H2Server(Script script, std::uint32_t streams_max = 100)
+      : script_(std::move(script)), streams_max_(streams_max) {
     listener_ = io::FileDescriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -38,7 +39,8 @@ class H2Server {
     REQUIRE(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
     address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
     thread_ = std::thread([this] {
-      for (int fd = 0; (fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)) >= 0;) serve(io::FileDescriptor(fd));
+      for (int fd = 0; (fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)) >= 0;)
+        serve(io::FileDescriptor(fd));
     });
   }
   H2Server(const H2Server&) = delete;
@@ -50,9 +52,9 @@ class H2Server {
   [[nodiscard]] const std::string& address() const { return address_; }
 
   using Fields = std::multimap<std::string, std::string>;
-  std::vector<Fields> requests;      // read after the run only
+  std::vector<Fields> requests;  // read after the run only
   std::vector<std::string> bodies;
-  std::size_t connections = 0;       // that said something
+  std::size_t connections = 0;  // that said something
   std::size_t streams_seen_max = 0;
 
  private:
@@ -69,8 +71,8 @@ class H2Server {
     nghttp2_session_callbacks* callbacks = nullptr;
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_header_callback(
-        callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size, const std::uint8_t* value,
-                      std::size_t value_size, std::uint8_t, void* user) {
+        callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size,
+                      const std::uint8_t* value, std::size_t value_size, std::uint8_t, void* user) {
           H2Server& self = of(user);
           self.open_[frame->hd.stream_id].fields.emplace(std::string(reinterpret_cast<const char*>(name), name_size),
                                                          std::string(reinterpret_cast<const char*>(value), value_size));
@@ -78,19 +80,23 @@ class H2Server {
           return 0;
         });
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
-        callbacks, [](nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size, void* user) {
+        callbacks,
+        [](nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size, void* user) {
           of(user).open_[id].body.append(reinterpret_cast<const char*>(data), size);
           return 0;
         });
-    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, [](nghttp2_session* session, const nghttp2_frame* frame, void* user) {
-      const bool is_request = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
-      if (is_request && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) of(user).answer(session, frame->hd.stream_id);
-      return 0;
-    });
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, [](nghttp2_session*, std::int32_t id, std::uint32_t, void* user) {
-      of(user).open_.erase(id);
-      return 0;
-    });
+    nghttp2_session_callbacks_set_on_frame_recv_callback(
+        callbacks, [](nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+          const bool is_request = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
+          if (is_request && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)
+            of(user).answer(session, frame->hd.stream_id);
+          return 0;
+        });
+    nghttp2_session_callbacks_set_on_stream_close_callback(
+        callbacks, [](nghttp2_session*, std::int32_t id, std::uint32_t, void* user) {
+          of(user).open_.erase(id);
+          return 0;
+        });
     nghttp2_session* session = nullptr;
     nghttp2_session_server_new(&session, callbacks, this);
     nghttp2_session_callbacks_del(callbacks);
@@ -101,7 +107,9 @@ class H2Server {
     for (ssize_t size = 0; (size = ::recv(fd_, buffer, sizeof buffer, 0)) > 0;) {
       if (is_first) ++connections;
       is_first = false;
-      if (nghttp2_session_mem_recv(session, reinterpret_cast<std::uint8_t*>(buffer), static_cast<std::size_t>(size)) < 0) break;
+      if (nghttp2_session_mem_recv(session, reinterpret_cast<std::uint8_t*>(buffer), static_cast<std::size_t>(size)) <
+          0)
+        break;
       if (!send_all(session)) break;
       if (nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0) break;
     }
@@ -130,12 +138,14 @@ class H2Server {
       case Answer::good: break;
     }
     const auto field = [](const char* name, const char* value) {
-      return nghttp2_nv{reinterpret_cast<std::uint8_t*>(const_cast<char*>(name)), reinterpret_cast<std::uint8_t*>(const_cast<char*>(value)),
-                        std::strlen(name), std::strlen(value), NGHTTP2_NV_FLAG_NONE};
+      return nghttp2_nv{reinterpret_cast<std::uint8_t*>(const_cast<char*>(name)),
+                        reinterpret_cast<std::uint8_t*>(const_cast<char*>(value)), std::strlen(name),
+                        std::strlen(value), NGHTTP2_NV_FLAG_NONE};
     };
     const nghttp2_nv fields[] = {field(":status", "200"), field("server-timing", "cold;desc=\"no\", fn;dur=0.5")};
     nghttp2_data_provider body{};
-    body.read_callback = [](nghttp2_session*, std::int32_t, std::uint8_t* out, std::size_t, std::uint32_t* flags, nghttp2_data_source*, void*) -> ssize_t {
+    body.read_callback = [](nghttp2_session*, std::int32_t, std::uint8_t* out, std::size_t, std::uint32_t* flags,
+                            nghttp2_data_source*, void*) -> ssize_t {
       std::memcpy(out, "hello", 5);
       *flags |= NGHTTP2_DATA_FLAG_EOF;
       return 5;
@@ -231,7 +241,8 @@ TEST_CASE("bench h2c: a request body larger than the window arrives whole") {
   for (const auto& body : server.bodies) CHECK(body == plan.request.body);
 }
 
-TEST_CASE("bench h2c: a stream that is reset is one failure, a connection that ends fails its streams and is made anew") {
+TEST_CASE(
+    "bench h2c: a stream that is reset is one failure, a connection that ends fails its streams and is made anew") {
   H2Server server([](std::size_t number) {
     return number == 5 ? H2Server::Answer::reset : number == 20 ? H2Server::Answer::goodbye : H2Server::Answer::good;
   });

@@ -18,7 +18,8 @@ Plan load_plan(const std::string& load, std::size_t functions, Duration length) 
   Plan plan;
   plan.load = *workload::Load::parse(load);
   plan.length = length;
-  for (std::size_t i = 0; i < functions; ++i) plan.targets.push_back({"f" + std::to_string(i), 0, "f" + std::to_string(i), "/", "", 128});
+  for (std::size_t i = 0; i < functions; ++i)
+    plan.targets.push_back({"f" + std::to_string(i), 0, "f" + std::to_string(i), "/", "", 128});
   return plan;
 }
 
@@ -46,7 +47,8 @@ TEST_CASE("schedule: a Poisson load has its rate, and the gaps of an exponential
   // Within four standard deviations (sqrt of the expected number).
   CHECK(std::abs(static_cast<double>(calls.size()) - 100'000) < 4 * 316.3);
   std::size_t longer_than_mean = 0;
-  for (std::size_t i = 1; i < calls.size(); ++i) longer_than_mean += calls[i].intended - calls[i - 1].intended > 1ms ? 1 : 0;
+  for (std::size_t i = 1; i < calls.size(); ++i)
+    longer_than_mean += calls[i].intended - calls[i - 1].intended > 1ms ? 1 : 0;
   const double share = static_cast<double>(longer_than_mean) / static_cast<double>(calls.size());
   CHECK(std::abs(share - 0.3679) < 0.01);  // 1/e
   plan.seed = 2;
@@ -117,8 +119,10 @@ TEST_CASE("request bytes: calls like Invitro's carry its six headers and the run
   std::string out;
   bytes.append_head(out, 0, 10ms);
   CHECK(out ==
-        "POST / HTTP/1.1\r\nHost: trace-func-0-1\r\nUser-Agent: dirigent-bench\r\nWorkload: docker.io/x/dirigent_empty_function:latest\r\n"
-        "Function: trace-func-0-1\r\nRequested_memory: 2048\r\nMultiplier: 80\r\nIo_percentage: 0\r\nContent-Length: 0\r\n"
+        "POST / HTTP/1.1\r\nHost: trace-func-0-1\r\nUser-Agent: dirigent-bench\r\nWorkload: "
+        "docker.io/x/dirigent_empty_function:latest\r\n"
+        "Function: trace-func-0-1\r\nRequested_memory: 2048\r\nMultiplier: 80\r\nIo_percentage: 0\r\nContent-Length: "
+        "0\r\n"
         "Requested_cpu: 10\r\n\r\n");
 }
 
@@ -129,7 +133,8 @@ TEST_CASE("request bytes: the user's headers replace ours, and a body has its le
   plan.request.headers = {{"User-Agent", "me"}, {"Host", "ignored"}, {"X-A", "b"}};
   plan.request.body = "12345";
   CHECK(RequestBytes(plan).head(0) ==
-        "PUT /function/hello?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: me\r\nX-A: b\r\nContent-Length: 5\r\n\r\n");
+        "PUT /function/hello?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: me\r\nX-A: b\r\nContent-Length: "
+        "5\r\n\r\n");
 }
 
 TEST_CASE("measurement: the time inside is what a trace function says, else what the platform measured") {
@@ -145,7 +150,8 @@ TEST_CASE("measurement: the time inside is what a trace function says, else what
   CHECK(answering_function("Function") == "");
 }
 
-TEST_CASE("measurement: overhead is the corrected latency less the time inside; slowdown follows the original's definition") {
+TEST_CASE(
+    "measurement: overhead is the corrected latency less the time inside; slowdown follows the original's definition") {
   Measurement m(2, true, true);
   Call call;
   call.intended = Instant{} + 1s;
@@ -181,7 +187,8 @@ TEST_CASE("measurement: overhead is the corrected latency less the time inside; 
   answer.fault = Fault::timed_out;
   answer.end_at = call.intended + 1s;
   m.record(call, answer, WallTime{});
-  CHECK(m.errors == std::map<std::string, std::uint64_t, std::less<>>{{"empty-answer", 1}, {"queue-full", 1}, {"status-503", 1}, {"timed-out", 1}});
+  CHECK(m.errors == std::map<std::string, std::uint64_t, std::less<>>{
+                        {"empty-answer", 1}, {"queue-full", 1}, {"status-503", 1}, {"timed-out", 1}});
   CHECK(m.measured == 6);
   CHECK(m.succeeded == 2);
 

@@ -96,7 +96,7 @@ TEST_CASE("bench report: figures have the values of what was recorded") {
   CHECK(value(report, "cold.p50") == Approx(50).epsilon(0.001));
   CHECK(value(report, "phase.create.p99") == Approx(5).epsilon(0.02));
   CHECK(value(report, "mean.create") == Approx(0.5));
-  CHECK(value(report, "scheduling.max") == Approx(50));   // 2, 4, ..., 100 less 1
+  CHECK(value(report, "scheduling.max") == Approx(50));  // 2, 4, ..., 100 less 1
   CHECK(value(report, "client.cpu") == Approx(10));
   CHECK(value(report, "errors.timed-out") == 1);
   CHECK(report.function_slowdown.values.size() == 2);
@@ -119,7 +119,8 @@ TEST_CASE("bench report: JSON gives back the same report") {
 }
 
 TEST_CASE("bench report: what is no report is refused with a reason") {
-  for (const auto* text : {"", "{}", "[]", "{\"tool\":\"dirigent bench\",\"format\":99}", "{\"tool\":\"dirigent bench\",\"format\":1}", "null"}) {
+  for (const auto* text : {"", "{}", "[]", "{\"tool\":\"dirigent bench\",\"format\":99}",
+                           "{\"tool\":\"dirigent bench\",\"format\":1}", "null"}) {
     const auto report = report_from_json(text);
     REQUIRE_FALSE(report);
     CHECK(report.error().code == ErrorCode::invalid_argument);
@@ -129,8 +130,12 @@ TEST_CASE("bench report: what is no report is refused with a reason") {
 
 TEST_CASE("bench assertions: terms that hold are silent, the others say the value") {
   const Report report = Run().report();
-  CHECK(failures("latency.p50<51ms, latency.max<=0.1s,err==1,ok>=100,cold!=0,status.200==100,errors.queue-full==0,err.share<0.01", report).empty());
-  CHECK(failures("overhead.p99<5ms,err==0", report) == std::vector<std::string>{"overhead.p99<5ms: it is 98.0419 ms", "err==0: it is 1"});
+  CHECK(failures("latency.p50<51ms, "
+                 "latency.max<=0.1s,err==1,ok>=100,cold!=0,status.200==100,errors.queue-full==0,err.share<0.01",
+                 report)
+            .empty());
+  CHECK(failures("overhead.p99<5ms,err==0", report) ==
+        std::vector<std::string>{"overhead.p99<5ms: it is 98.0419 ms", "err==0: it is 1"});
   CHECK(failures("client.cpu<5us", report) == std::vector<std::string>{"client.cpu<5us: it is 10 us"});
   CHECK(failures("client.cpu<1ms", report).empty());
   CHECK(failures("status.503>0", report) == std::vector<std::string>{"status.503>0: it is 0"});
@@ -140,7 +145,8 @@ TEST_CASE("bench assertions: a figure that was not measured holds nothing") {
   Run run;
   run.result.measurement = std::make_unique<Measurement>(2, false, true);
   const Report report = run.report();
-  CHECK(failures("overhead.p99<5ms", report) == std::vector<std::string>{"overhead.p99<5ms: there is no such figure in this run"});
+  CHECK(failures("overhead.p99<5ms", report) ==
+        std::vector<std::string>{"overhead.p99<5ms: there is no such figure in this run"});
   CHECK(failures("overhead.p99>0", report).size() == 1);
 }
 
@@ -178,8 +184,9 @@ TEST_CASE("bench tables: every figure of a run is told, with its warnings") {
   run.result.was_stopped = true;
   run.result.measurement->not_sent = 7;
   const std::string text = format_report(run.report());
-  for (const auto* part : {"a test\n", "sent 101   ok 100   failed 1", "latency, from the intended start", "platform overhead", "cold calls (10)",
-                           "  create", "where it went (mean, ms)", "status  200: 100", "failed  timed-out: 1", "stopped early: 7 calls"}) {
+  for (const auto* part : {"a test\n", "sent 101   ok 100   failed 1", "latency, from the intended start",
+                           "platform overhead", "cold calls (10)", "  create", "where it went (mean, ms)",
+                           "status  200: 100", "failed  timed-out: 1", "stopped early: 7 calls"}) {
     INFO(part << " in\n" << text);
     CHECK(text.find(part) != std::string::npos);
   }
@@ -194,8 +201,10 @@ TEST_CASE("bench CSV: the columns, units and order are those of the Invitro load
   std::string line;
   std::getline(file, line);
   CHECK(line ==
-        "phase,instance,invocationID,startTime,requestedDuration,grpcConnEstablish,responseTime,actualDuration,connectionTimeout,"
-        "functionTimeout,actualMemoryUsage,memoryAllocationTimeout,timeToSubmitMs,userCodeExecutionMs,timeToGetResponseMs");
+        "phase,instance,invocationID,startTime,requestedDuration,grpcConnEstablish,responseTime,actualDuration,"
+        "connectionTimeout,"
+        "functionTimeout,actualMemoryUsage,memoryAllocationTimeout,timeToSubmitMs,userCodeExecutionMs,"
+        "timeToGetResponseMs");
   std::getline(file, line);
   CHECK(line == "2,trace-func-1-99,min0.inv1,1795411185458847,1000,950,1000,1000,false,false,0,false,0,0,0");
   std::size_t rows = 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A server that answers with the bytes a test says, on a port of its own: a thread for each connection, blocking sockets.
+// A server that answers with the bytes a test says, on a port of its own: a thread for each connection, blocking
+// sockets.
 #pragma once
 
 #include <atomic>
@@ -18,7 +19,8 @@ namespace dirigent::bench {
 class ScriptedServer {
  public:
   // What to send for a request, given its head and its number among all requests, from 0. "" closes the connection
-  // without an answer; a text that ends with kClose is sent and the connection closed; kSilence sends nothing and waits.
+  // without an answer; a text that ends with kClose is sent and the connection closed; kSilence sends nothing and
+  // waits.
   using Script = std::function<std::string(const std::string& head, std::size_t number)>;
   static constexpr char kClose = '\0';
   static inline const std::string kSilence = "<silence>";

@@ -60,19 +60,23 @@ TEST_CASE("load: a text that means nothing is refused with a suggestion") {
 TEST_CASE("trace: shifted spacings fill the minute and do not begin it all at once") {
   const Folder folder;
   folder.write("durations.csv",
-               "HashOwner,HashApp,HashFunction,Average,Count,Minimum,Maximum,percentile_Average_0,percentile_Average_1,percentile_Average_25,"
+               "HashOwner,HashApp,HashFunction,Average,Count,Minimum,Maximum,percentile_Average_0,percentile_Average_1,"
+               "percentile_Average_25,"
                "percentile_Average_50,percentile_Average_75,percentile_Average_99,percentile_Average_100\n"
                "o,a,aaaa,100,5,1,900,0,10,50,100,200,800,900\n");
   folder.write("memory.csv", "HashFunction,HashOwner,HashApp,SampleCount,AverageAllocatedMb\naaaa,o,a,1,200.0\n");
   folder.write("invocations.csv", "HashOwner,HashApp,HashFunction,Trigger,480,481\no,a,aaaa,http,50,50\n");
-  for (const auto spacing : {Spacing::exponential, Spacing::equidistant, Spacing::uniform, Spacing::exponential_shift, Spacing::uniform_shift}) {
+  for (const auto spacing : {Spacing::exponential, Spacing::equidistant, Spacing::uniform, Spacing::exponential_shift,
+                             Spacing::uniform_shift}) {
     TraceOptions options;
     options.spacing = spacing;
     const auto workload = read_trace(folder.path, options);
     REQUIRE(workload);
     REQUIRE(workload->arrivals.size() == 100);
-    CHECK(std::is_sorted(workload->arrivals.begin(), workload->arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; }));
-    CHECK(std::count_if(workload->arrivals.begin(), workload->arrivals.end(), [](const Arrival& a) { return a.at < 60s; }) == 50);
+    CHECK(std::is_sorted(workload->arrivals.begin(), workload->arrivals.end(),
+                         [](const Arrival& a, const Arrival& b) { return a.at < b.at; }));
+    CHECK(std::count_if(workload->arrivals.begin(), workload->arrivals.end(),
+                        [](const Arrival& a) { return a.at < 60s; }) == 50);
     const bool is_shifted = spacing == Spacing::exponential_shift || spacing == Spacing::uniform_shift;
     CHECK((workload->arrivals[0].at == 0s) != is_shifted);
     CHECK((workload->arrivals[50].at == 60s) != is_shifted);
@@ -81,7 +85,9 @@ TEST_CASE("trace: shifted spacings fill the minute and do not begin it all at on
 
 TEST_CASE("recording: rows are sorted by start, times are relative, distinct instances are functions") {
   const Folder folder;
-  folder.write("r.csv", "phase,instance,startTime,requestedDuration\n2,b-1,1795411185448847,20000\n2,a-1,1795411185348847,10000\n2,,1795411185548847,1\n2,b-1,1795411186348847,0\n");
+  folder.write("r.csv",
+               "phase,instance,startTime,requestedDuration\n2,b-1,1795411185448847,20000\n2,a-1,1795411185348847,"
+               "10000\n2,,1795411185548847,1\n2,b-1,1795411186348847,0\n");
   const auto workload = read_recording(folder.path + "/r.csv");
   REQUIRE(workload);
   CHECK(workload->source == "r.csv");
@@ -103,7 +109,8 @@ TEST_CASE("recording: what is none is refused with file and place") {
   CHECK(error_of(read_recording(folder.path + "/none.csv")).find("cannot read") != std::string::npos);
   CHECK(error_of(read_recording(folder.path + "/empty.csv")).find("no invocation") != std::string::npos);
   CHECK(error_of(read_recording(folder.path + "/column.csv")).find("no column \"startTime\"") != std::string::npos);
-  CHECK(error_of(read_recording(folder.path + "/number.csv")).find("number.csv:2:3 (startTime): \"soon\" is not a number") != std::string::npos);
+  CHECK(error_of(read_recording(folder.path + "/number.csv"))
+            .find("number.csv:2:3 (startTime): \"soon\" is not a number") != std::string::npos);
   CHECK(error_of(read_recording(folder.path + "/name.csv")).find("No_Name") != std::string::npos);
 }
 

@@ -30,11 +30,12 @@ struct NewFunction {
   std::int64_t memory_mib = 128;
 };
 
-// The endpoints of each function, "127.0.0.1:8080;127.0.0.1:8081". What was registered before a failure is deleted again.
-// Errors: unavailable (no control plane there), and whatever it answers, with the function's name.
+// The endpoints of each function, "127.0.0.1:8080;127.0.0.1:8081". What was registered before a failure is deleted
+// again. Errors: unavailable (no control plane there), and whatever it answers, with the function's name.
 Result<std::vector<std::string>> deploy(const DeployOptions& options, const std::vector<NewFunction>& functions);
 
-// Deletes all of them; a function that is not there any more is none to complain about. The first error, after all were tried.
+// Deletes all of them; a function that is not there any more is none to complain about. The first error, after all were
+// tried.
 Status remove(const DeployOptions& options, const std::vector<NewFunction>& functions);
 
 // One call to each until the data plane knows it (it answers something else than 404) and it has answered, within

@@ -42,8 +42,9 @@ struct RunResult {
   bool was_stopped = false;
 };
 
-// Errors: invalid_argument (an endpoint that is no address), not_found (a name that cannot be resolved), unavailable (no
-// endpoint can be connected to at the start), exhausted (more connections than descriptors). What fails later is counted.
+// Errors: invalid_argument (an endpoint that is no address), not_found (a name that cannot be resolved), unavailable
+// (no endpoint can be connected to at the start), exhausted (more connections than descriptors). What fails later is
+// counted.
 Result<RunResult> run_plan(const Plan& plan, const EngineOptions& options);
 
 }  // namespace dirigent::bench

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a run of the load generator is to do: whom it calls, when, and how. A value, made by the command line; the engine
-// only reads it.
+// What a run of the load generator is to do: whom it calls, when, and how. A value, made by the command line; the
+// engine only reads it.
 #pragma once
 
 #include <cstdint>

@@ -62,11 +62,12 @@ std::string to_json(const Report& report);
 // Errors: invalid_argument when it is no report of this program.
 Result<Report> report_from_json(std::string_view text);
 
-// Latency distribution; per-function scheduling latency and slowdown if there are run times; latency over rate of a sweep.
+// Latency distribution; per-function scheduling latency and slowdown if there are run times; latency over rate of a
+// sweep.
 std::string draw_reports(const std::vector<std::pair<std::string, const Report*>>& reports);
 
-// "overhead.p99<5ms,err==0": comma-separated terms NAME OP VALUE, with the operators < <= > >= == !=. Values of durations
-// have a unit. With `.ratio` behind the name a term of a comparison is about b / a.
+// "overhead.p99<5ms,err==0": comma-separated terms NAME OP VALUE, with the operators < <= > >= == !=. Values of
+// durations have a unit. With `.ratio` behind the name a term of a comparison is about b / a.
 struct Assertion {
   std::string text;
   std::string name;

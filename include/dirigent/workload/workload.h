@@ -47,8 +47,8 @@ struct TraceOptions {
   std::uint64_t seed = 1;
 };
 
-// A folder with invocations.csv, durations.csv and memory.csv (Azure 2019), or a file of single invocations (Azure 2021).
-// Errors: not_found; invalid_argument names file, line and column.
+// A folder with invocations.csv, durations.csv and memory.csv (Azure 2019), or a file of single invocations (Azure
+// 2021). Errors: not_found; invalid_argument names file, line and column.
 Result<Workload> read_trace(const std::string& path, const TraceOptions& options);
 
 // What a load generator wrote: a row an invocation, with the columns instance, startTime and requestedDuration
