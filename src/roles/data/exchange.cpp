@@ -134,7 +134,7 @@ void Exchange::reset(ExchangeFront& front) {
   replayable_ = true;
   request_sent_ = request_broken_ = request_read_ = first_is_all_ = awaits_body_ = false;
   response_head_done_ = response_done_ = reusable_ = tunnel_ = cold_ = false;
-  interim_responses_ = 0;
+  interim_responses_ = reconnects_ = 0;
   status_ = 0;
   metrics_ = shard_.metrics_.unrouted();
   revision_ = RevisionNumber{};
