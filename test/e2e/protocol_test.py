@@ -91,7 +91,7 @@ def test_500_functions_on_one_connection(cluster):
     if shutil.which("h2load") is None:
         raise Skip("needs h2load")
     needs_root()
-    role = cluster.dev("--runtime", "simulated")
+    role = cluster.dev("--runtime", "simulated", "--cpu", "1000", "--memory", "1000GiB")
     for i in range(500):
         request = urllib.request.Request(f"http://{cluster.admin}/v1/functions", method="POST",
                                          data=json.dumps({"name": f"f{i}", "image": "builtin:hello"}).encode(),
