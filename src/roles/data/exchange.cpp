@@ -400,7 +400,7 @@ void Exchange::finish_now() {
 
 void Exchange::release_all() {
   ASSERT(!has_lease_ && leg_ == nullptr);
-  shard_.wheel_.clear(timer_);
+  // The timer stays where it is: the next request moves its deadline to a later instant, which is free.
   http1_leg_.forget();
   http2_leg_.forget();
   for (Block** block : {&sandbox_head_, &client_head_, &own_body_}) {

@@ -492,3 +492,30 @@ TEST_CASE("http2: bytes that are no HTTP/2 end the connection and nothing else")
   CHECK(plane.eventually([&] { return plane.plane().connections() == 0; }));
   CHECK(fetch(plane.address(), get("/healthz")).status == 200);
 }
+
+TEST_CASE("http2: random frames among proper ones end the connection at most, and take every request with it") {
+  FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
+  Plane plane;
+  plane.route("f", {sandbox.address()});
+  const std::uint64_t seed = 1126'2026;
+  INFO("seed " << seed);
+  Rng rng(seed);
+  const auto byte = [&] { return static_cast<char>(rng() & 0xff); };
+  for (int round = 0; round < 150; ++round) {
+    Http2Peer client(Wire::connect(plane.address()), Http2Peer::Side::client);
+    for (std::uint64_t i = rng() % 4; i-- > 0;) {
+      client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", rng() % 2 == 0);
+    }
+    std::string noise;
+    for (std::uint64_t frames = 1 + rng() % 6; frames-- > 0;) {
+      const std::size_t size = rng() % 40;
+      noise += {0, 0, static_cast<char>(size), static_cast<char>(rng() % 11), byte(), 0, 0, 0, static_cast<char>(rng() % 12)};
+      for (std::size_t i = 0; i < size; ++i) noise.push_back(byte());
+    }
+    client.wire().write(noise);
+    client.wire().shutdown_write();
+    client.wire().read_to_end();
+  }
+  CHECK(plane.eventually([&] { return plane.plane().connections() == 0 && plane.in_flight() == 0; }));
+  CHECK(fetch(plane.address(), get("/", "f")).body == "fine");
+}
