@@ -307,6 +307,7 @@ void ClientConnection::take_request(std::size_t head_size) {
   input_begin_ += head_size;
   scanner_.reset();
   request_body_.begin(head.framing, head.content_length);
+  request_body_.withhold_listed(head);
   char* body = input_->data() + input_begin_;
   const BodyDecoder::Step step = request_body_.decode(body, input_end_ - input_begin_);
   if (request_body_.problem() != nullptr) {

@@ -18,7 +18,8 @@ namespace dirigent::roles {
 
 namespace {
 
-constexpr int kInterimMax = 8;
+constexpr int kInterimMax = 8;        // interim responses that are passed on
+constexpr int kInterimSeenMax = 100;  // ... and that are read at all: more is a sandbox that never comes to the point
 
 // "1f40\r\n"
 std::string_view write_chunk_size(std::array<char, 20>& to, std::size_t size) {
@@ -283,6 +284,7 @@ ClientConnection::Progress ClientConnection::take_response_head() {
     wrong = parse_response_head(bytes.substr(0, head_size), shard_.response_limits_, is_head_, head);
   }
   if (wrong == nullptr && head.status == 101 && !wants_upgrade_) wrong = "it switches protocols without being asked";
+  if (wrong == nullptr && head.status < 200 && ++interim_responses_ > kInterimSeenMax) wrong = "it sends interim responses only";
   if (wrong != nullptr) {
     fail_exchange(Reason::bad_response, fmt::format("sandbox {}: {}", to_string(lease_.sandbox->sandbox.id), wrong));
     return Progress::gone;
@@ -300,6 +302,7 @@ ClientConnection::Progress ClientConnection::take_response_head() {
                        head.framing != Framing::until_close && head.status != 101;
   write_client_head(head);
   response_body_.begin(head.status == 101 ? Framing::until_close : head.framing, head.content_length);
+  response_body_.withhold_listed(head);
   if (head.status == 101) {
     if (!begin_tunnel()) return Progress::gone;
   } else if (response_begin_ < response_end_ && !response_body_.done()) {
@@ -320,7 +323,7 @@ ClientConnection::Progress ClientConnection::take_response_head() {
 // 100 and 103 tell the client something; the others, and more than a few, are noise.
 void ClientConnection::relay_interim(const ResponseHead& head) {
   const bool is_wanted = head.status == 103 || (head.status == 100 && !sent_continue_);
-  if (!is_wanted || is_http10_ || ++interim_responses_ > kInterimMax || to_client_.pending()) return;
+  if (!is_wanted || is_http10_ || interim_responses_ > kInterimMax || to_client_.pending()) return;
   std::size_t size = 64 + head.reason.size();
   for (const HeaderField& field : head) size += field.name.size() + field.value.size() + 4;
   shard_.blocks_.give(client_head_);
@@ -328,7 +331,9 @@ void ClientConnection::relay_interim(const ResponseHead& head) {
   TextWriter writer(client_head_->data(), client_head_->capacity);
   writer.add("HTTP/1.1 ").add_number(static_cast<std::uint64_t>(head.status)).add(" ").add(head.reason).add("\r\n");
   for (const HeaderField& field : head) {
-    const bool is_ours = field.kind == HeaderKind::x_dirigent || field.kind == HeaderKind::content_length;
+    const bool is_ours = field.kind == HeaderKind::x_dirigent || field.kind == HeaderKind::content_length ||
+                         field.kind == HeaderKind::x_call_id || field.kind == HeaderKind::x_served_by ||
+                         field.kind == HeaderKind::x_duration_seconds;
     if (!is_ours && !head.is_hop_by_hop(field)) writer.add_header(field.name, field.value);
   }
   writer.add("\r\n");
