@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Every answer of conformance/answers, said by a sandbox of its own, cut in three ways.
+#include <sys/socket.h>
+
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -177,4 +179,32 @@ TEST_CASE("conformance: every answer of a sandbox ends as the RFCs and our own r
   }
   CHECK(cases >= 60);
   CHECK(plane.in_flight() == 0);
+}
+
+TEST_CASE("conformance: what a kept connection says unasked is no answer, even when it comes together with the next request") {
+  std::mutex mutex;
+  std::vector<int> fds;
+  FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
+    {
+      const std::lock_guard lock(mutex);
+      fds.push_back(wire.fd());
+    }
+    while (read_request(wire)) wire.write(ok("clean"));
+  });
+  Plane plane;
+  plane.route("f", {sandbox.address()});
+  Wire wire = Wire::connect(plane.address());
+  wire.write(get("/", "f"));
+  REQUIRE(read_response(wire).body == "clean");
+  // While the loop stands still both become readable; the request first.
+  plane.on_loop([&] {
+    wire.write(get("/", "f"));
+    const std::lock_guard lock(mutex);
+    const std::string poison = ok("poison");
+    CHECK(::send(fds.front(), poison.data(), poison.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(poison.size()));
+  });
+  const Response response = read_response(wire);
+  CHECK(response.status == 200);
+  CHECK(response.body == "clean");
+  CHECK(sandbox.connections() == 2);
 }
