@@ -425,7 +425,10 @@ const char* parse_response_head(std::string_view head, const HeadLimits& limits,
   if (const char* wrong = run_llhttp(head, HTTP_RESPONSE, limits, collector, parser)) return wrong;
   response.status = parser.status_code;
   response.reason = collector.status_text;
-  if (response.status < 100 || response.status > 999) return "the status code is not three digits";
+  // llhttp takes any number of leading zeros.
+  constexpr std::size_t kStatusEnd = sizeof "HTTP/1.1 200" - 1;
+  const bool is_three_digits = head.size() > kStatusEnd && (head[kStatusEnd] == ' ' || head[kStatusEnd] == '\r');
+  if (!is_three_digits || response.status < 100 || response.status > 999) return "the status code is not three digits";
   std::size_t encodings = 0;
   if (const char* wrong = read_common_headers(response, encodings)) return wrong;
   if (response.status == 101 && (response.upgrade.empty() || !response.connection_upgrade)) {

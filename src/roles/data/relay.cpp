@@ -257,6 +257,12 @@ ClientConnection::Progress ClientConnection::read_response() {
       upstream_broke(EPIPE);
       return Progress::gone;
     case Io::ended:
+      // A send that failed has taken the error of a reset away: an end behind it may be none, and then the response whose
+      // end it would be is not complete.
+      if (request_broken_ && response_head_done_ && response_body_.framing() == Framing::until_close) {
+        upstream_broke(ECONNRESET);
+        return Progress::gone;
+      }
       if (response_head_done_ && response_body_.end_of_input()) {
         queue_response_body({});
         return Progress::made;

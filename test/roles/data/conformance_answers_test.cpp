@@ -208,3 +208,29 @@ TEST_CASE("conformance: what a kept connection says unasked is no answer, even w
   CHECK(response.body == "clean");
   CHECK(sandbox.connections() == 2);
 }
+
+TEST_CASE("conformance: a reset that meets the request's next bytes is no end of an answer without a length") {
+  Event has_answered;
+  Wire* spoken = nullptr;
+  Event done;
+  FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
+    wire.read_until("abc");
+    wire.write("HTTP/1.1 200 OK\r\n\r\nbegin");
+    spoken = &wire;
+    has_answered.set();
+    done.wait();
+  });
+  Plane plane;
+  plane.route("f", {sandbox.address()});
+  Wire wire = Wire::connect(plane.address());
+  wire.write("POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 10\r\n\r\nabc");
+  CHECK(wire.read_until("begin\r\n").ends_with("begin\r\n"));
+  REQUIRE(has_answered.wait());
+  // While the loop stands still: the client goes on, then the sandbox resets. Sending on is what meets the reset.
+  plane.on_loop([&] {
+    wire.write("d");
+    spoken->reset();
+  });
+  done.set();
+  CHECK(wire.read_to_end().find("0\r\n") == std::string::npos);
+}
