@@ -29,6 +29,7 @@ std::vector<fuzz::Input> seeds() {
   });
   each(CONFORMANCE_DIRECTORY "/answers", [&](const std::string& message) {
     all.push_back({{"GET /a HTTP/1.1\r\nHost: f\r\n\r\nGET /b HTTP/1.1\r\nHost: f\r\n\r\n", message}, all.size()});
+    all.push_back({{"GET /a HTTP/1.0\r\nHost: f\r\n\r\n", message}, all.size()});
   });
   return all;
 }

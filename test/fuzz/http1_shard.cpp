@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <unistd.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,10 +22,10 @@ constexpr int kTurnsMax = 200'000;  // never reached unless somebody spins
 std::vector<std::string_view> cut(std::string_view bytes, Choices& choices) {
   if (bytes.empty()) return {};
   std::size_t largest = bytes.size();
-  switch (choices.below(8)) {
-    case 0: case 1: largest = std::max<std::size_t>(bytes.size() / 2, 1); break;
-    case 2: largest = std::max<std::size_t>(bytes.size() / 6, 1); break;
-    case 3: largest = std::max<std::size_t>(bytes.size() / 64, 3); break;
+  switch (choices.below(16)) {
+    case 0: case 1: case 2: case 3: largest = std::max<std::size_t>(bytes.size() / 2, 1); break;
+    case 4: case 5: largest = std::max<std::size_t>(bytes.size() / 6, 1); break;
+    case 6: largest = std::max<std::size_t>(bytes.size() / 64, 3); break;
     default: return {bytes};
   }
   std::vector<std::string_view> pieces;
@@ -35,16 +37,16 @@ std::vector<std::string_view> cut(std::string_view bytes, Choices& choices) {
   return pieces;
 }
 
-// The requests that a client's bytes are, up to the first that is broken or says that it is the last. The head of an
-// incomplete one counts: it may be answered.
+// The requests that a client's bytes are, up to the first that says that it is the last. One that is incomplete or broken
+// behind its head is the last as well: it may have been answered before that was to be seen.
 std::vector<ReferenceMessage> requests_in(std::string_view bytes) {
   std::vector<ReferenceMessage> requests;
   while (!bytes.empty()) {
     ReferenceMessage request = read_reference_request(bytes);
-    if (request.reading == Reading::broken || !request.head_is_whole) break;
+    if (!request.head_is_whole) break;
     bytes.remove_prefix(request.size);
     requests.push_back(std::move(request));
-    if (requests.back().last || requests.back().reading == Reading::incomplete) break;
+    if (requests.back().last || requests.back().reading != Reading::whole) break;
   }
   return requests;
 }
@@ -119,6 +121,8 @@ struct ShardCheck::State {
   ReferenceMessage answer;  // the final one of the sandbox's, as the reference reads it
   std::size_t final_at = 0;
   bool head_may_go_on = false;  // of the answer: nobody need judge it yet
+  // Bytes behind the answer: when they come after the next request, nobody can tell them from its answer.
+  bool has_surplus = false;
 
   void complain(std::string what) {
     if (!finding) finding = std::move(what);
@@ -145,7 +149,9 @@ struct ShardCheck::State {
       return;
     }
     spoken = true;
-    answer = final_response(input->parts[1], is_head, answer_end == Peer::End::close);
+    std::size_t size = 0;
+    answer = final_response(input->parts[1], is_head, answer_end == Peer::End::close, &size);
+    has_surplus = answer.reading == Reading::whole && size < input->parts[1].size();
     head_may_go_on = input->parts[1].find("\r\n\r\n", final_at) == std::string::npos;
     connection.tunnel = answer.status == 101 && request.count("upgrade") > 0;
     for (const std::string_view piece : cut(input->parts[1], choices)) connection.peer->send(piece);
@@ -191,40 +197,53 @@ struct ShardCheck::State {
     }
   }
 
+  // The same, with patience: on a busy machine even loopback takes its time, and what looks like a hang may be none.
+  template <class Done>
+  bool settle_until(Peer* client, Done done) {
+    for (int i = 0; !done() && !finding && i < 2000; ++i) {
+      settle(client);
+      if (!done()) ::usleep(1000);
+    }
+    return done();
+  }
+
   void check_seen(const std::vector<ReferenceMessage>& requests) {
     std::size_t next = 0;
-    for (std::size_t i = 0; i < seen.size() && !finding; ++i) {
+    for (std::size_t i = 0; i < seen.size() && !finding;) {
       while (next < requests.size() && !routed_target(requests[next])) ++next;
       const bool is_next = next < requests.size() && requests[next].reading == Reading::whole && seen[i].method == requests[next].method && seen[i].target == *routed_target(requests[next]) &&
                            seen[i].body == requests[next].body;
+      if (!is_next && early && next < requests.size() && i == 0) {
+        ++next;  // answered before it was complete, it may never have become so
+        continue;
+      }
       if (is_next) {
         if (auto wrong = check_forwarded(seen[i], requests[next])) complain(*wrong);
         ++next;
+        ++i;
         continue;
       }
       const bool is_again = i > 0 && seen[i].target == seen[i - 1].target && seen[i].method == seen[i - 1].method && is_repeatable(seen[i].method);
       if (!is_again) complain(fmt::format("the function gets {} {}, which nobody sent", seen[i].method, seen[i].target));
+      ++i;
     }
   }
 
-  void check_answer_of_function(const ReferenceMessage& response, bool is_first, bool ended) {
+  void check_answer_of_function(const ReferenceMessage& response, bool is_first) {
     if (response.reading != Reading::whole || response.count("x-dirigent-reason") > 0) return;
     if (response.count("x-call-id") != 1) complain("an answer without one X-Call-Id");
     for (const auto& [name, value] : response.headers) {
       if (is_hop_by_hop(name)) complain("the client gets " + name);
     }
     if (!is_first) {
-      if (response.body != "clean" && !response.body.empty()) complain("a later request gets another answer: " + response.body);
+      if (!has_surplus && response.body != "clean" && !response.body.empty()) complain("a later request gets another answer: " + response.body);
       return;
     }
     if (answer.reading == Reading::broken) complain("a false answer: the sandbox's was broken: " + answer.why);
     if (response.status != answer.status) complain(fmt::format("status {} for {}", response.status, answer.status));
     if (response.status == 101) return;
-    // Towards HTTP/1.0 the end of the connection is the only sign, and a reset cannot be told here.
-    const bool end_is_sign = response.count("content-length") == 0 && response.count("transfer-encoding") == 0;
-    if (answer.reading == Reading::incomplete && !end_is_sign) complain("a whole answer for half of one");
-    const bool is_beginning = ended && end_is_sign && answer.body.starts_with(response.body);
-    if (response.body != answer.body && !is_beginning) complain("the client gets another body");
+    if (answer.reading == Reading::incomplete) complain("a whole answer for half of one");
+    if (response.body != answer.body) complain("the client gets another body");
   }
 
   // The client's side. Returns how many final responses there were.
@@ -236,7 +255,7 @@ struct ShardCheck::State {
       const bool is_asked = count < requests.size();
       const bool is_head = is_asked && requests[count].method == "HEAD";
       std::size_t size = 0;
-      const ReferenceMessage response = final_response(bytes, is_head, client.saw_end(), &size);
+      const ReferenceMessage response = final_response(bytes, is_head, client.saw_end() && !client.saw_reset(), &size);
       mix(behaviour, static_cast<std::uint64_t>(response.status));
       for (const char c : response.get("x-dirigent-reason")) mix(behaviour, static_cast<unsigned char>(c));
       if (response.reading == Reading::broken) {
@@ -246,7 +265,7 @@ struct ShardCheck::State {
       const bool is_own = response.count("x-dirigent-reason") > 0;
       if (!is_asked && response.head_is_whole && !is_own) complain("an answer that nobody asked for");
       if (is_asked && routed_target(requests[count]) && response.head_is_whole) {
-        check_answer_of_function(response, is_first, client.saw_end());
+        check_answer_of_function(response, is_first);
         is_first = false;
       }
       if (response.reading != Reading::whole) break;
@@ -267,6 +286,7 @@ struct ShardCheck::State {
     seen.clear();
     spoken = false;
     answer = {};
+    has_surplus = head_may_go_on = false;
     early = choices.one_in(8);
     answer_end = choices.one_in(3) ? (choices.one_in(3) ? Peer::End::reset : Peer::End::close) : Peer::End::none;
     const std::uint64_t client_end = choices.below(8);
@@ -287,18 +307,23 @@ struct ShardCheck::State {
     settle(client.get());
 
     const std::vector<ReferenceMessage> requests = requests_in(sent);
+    const bool must_answer = client_end > 1 && !requests.empty() && requests.front().reading == Reading::whole;
+    const auto is_answered = [&] {
+      const bool waits_for_sandbox = spoken && (answer.reading == Reading::incomplete || head_may_go_on) && answer_end == Peer::End::none;
+      return waits_for_sandbox || client->saw_end() || client->received.find("\r\n\r\n") != std::string::npos;
+    };
+    if (must_answer && !settle_until(client.get(), is_answered)) complain("a request is never answered");
     if (!finding) check_seen(requests);
     std::size_t responses = 0;
     if (!finding && !leaves_early) responses = check_responses(*client, requests, outcome.behaviour);
-    const bool must_answer = client_end > 1 && !requests.empty() && requests.front().reading == Reading::whole && responses == 0;
-    const bool waits_for_sandbox = spoken && (answer.reading == Reading::incomplete || head_may_go_on) && answer_end == Peer::End::none;
-    if (must_answer && !waits_for_sandbox && !client->saw_end() && answer.status != 101) complain("a request is never answered");
     mix(outcome.behaviour, seen.size() * 16 + responses);
 
     client->close(true);
-    for (int i = 0; i < 20 && !finding && (i < kQuietTurns || net.plane().connections() + net.plane().in_flight() > 0); ++i) settle(nullptr);
-    if (!finding && net.plane().connections() > 0) complain("a client connection is never closed");
-    if (!finding && net.plane().in_flight() > 0) complain("a slot is never given back");
+    const auto is_over = [&] { return net.plane().connections() + net.plane().in_flight() == 0; };
+    settle(nullptr);
+    if (!settle_until(nullptr, is_over)) {
+      complain(net.plane().in_flight() > 0 ? "a slot is never given back" : "a client connection is never closed");
+    }
     connections.clear();
     net.turn();
     net.turn();

@@ -57,6 +57,7 @@ bool Peer::read_some() {
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
   if (got <= 0) {
     saw_end_ = true;
+    saw_reset_ = got < 0;
   } else {
     received.append(bytes, static_cast<std::size_t>(got));
   }

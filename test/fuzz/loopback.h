@@ -33,6 +33,7 @@ class Peer {
   [[nodiscard]] bool is_open() const { return fd_ >= 0; }
   [[nodiscard]] bool has_sent_all() const { return pieces_.empty(); }
   [[nodiscard]] bool saw_end() const { return saw_end_; }
+  [[nodiscard]] bool saw_reset() const { return saw_reset_; }  // an end that says: this was not all
 
   std::string received;
 
@@ -43,6 +44,7 @@ class Peer {
   std::vector<std::string> pieces_;
   End end_ = End::none;
   bool saw_end_ = false;
+  bool saw_reset_ = false;
 };
 
 class Loopback {

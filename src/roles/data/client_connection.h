@@ -111,6 +111,7 @@ class ClientConnection final : public PolledSocket, public UpstreamUser {
   void retry_elsewhere(std::string_view detail);
   void fail_exchange(Reason reason, std::string_view detail);
   void cut(Reason reason);
+  void break_off();
   void client_left();
 
   friend class ProxyShard;

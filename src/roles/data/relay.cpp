@@ -562,8 +562,15 @@ void ClientConnection::fail_exchange(Reason reason, std::string_view detail) {
 void ClientConnection::cut(Reason reason) {
   release_upstream(core::Outcome::failed);
   count_request(status_, reason);
-  const bool end_says_nothing = response_body_.framing() == Framing::until_close && !chunked_to_client_;
-  if (end_says_nothing) {
+  break_off();
+}
+
+// Where neither chunks nor a length tell the client where its response ends, the end of the connection does, and must not
+// look like one.
+void ClientConnection::break_off() {
+  const bool end_would_tell = response_head_done_ && !response_body_.done() && !chunked_to_client_ &&
+                              response_body_.framing() != Framing::length;
+  if (end_would_tell) {
     abort();
   } else {
     shut();
@@ -577,7 +584,7 @@ void ClientConnection::client_left() {
   }
   release_upstream(core::Outcome::client_gone);
   count_request(traits(Reason::client_gone).http_status, Reason::client_gone);
-  shut();
+  break_off();  // it may have ended its half only, and still read
 }
 
 }  // namespace dirigent::roles
