@@ -602,4 +602,5 @@ enum Reason {
   badResponse @26;
   clientGone @27;
   internal @28;
+  overloaded @29;
 }

@@ -39,6 +39,7 @@ constexpr std::array kReasons{
     ReasonTraits{Reason::bad_response, "bad-response", 502, Ran::maybe, false, "the sandbox sent a broken response"},
     ReasonTraits{Reason::client_gone, "client-gone", 499, Ran::maybe, false, "the client went away"},
     ReasonTraits{Reason::internal, "internal", 500, Ran::maybe, false, "internal error"},
+    ReasonTraits{Reason::overloaded, "overloaded", 503, Ran::no, true, "this data plane is short of memory"},
 };
 }  // namespace
 

@@ -77,9 +77,9 @@ constexpr std::array kReasonWords{
     Reason::paused,       Reason::draining,      Reason::store_unavailable, Reason::body_too_large,
     Reason::request_timeout, Reason::response_start_timeout, Reason::idle_timeout, Reason::max_duration,
     Reason::sandbox_lost, Reason::sandbox_reset, Reason::bad_response,    Reason::client_gone,
-    Reason::internal};
+    Reason::internal, Reason::overloaded};
 // Every list is as long as its schema enumeration; the model's side is checked by the tests' round trips.
-static_assert(kReasonWords.size() == static_cast<std::size_t>(schema::Reason::INTERNAL) + 1);
+static_assert(kReasonWords.size() == static_cast<std::size_t>(schema::Reason::OVERLOADED) + 1);
 static_assert(kEndCauseWords.size() == static_cast<std::size_t>(schema::EndCause::NO_CAPACITY) + 1);
 static_assert(kSandboxStateWords.size() == static_cast<std::size_t>(schema::SandboxState::GONE) + 1);
 static_assert(kSandboxStateWords.size() == kSandboxStates);

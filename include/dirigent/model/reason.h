@@ -17,6 +17,7 @@ enum class Reason {
   paused, draining, store_unavailable, body_too_large, request_timeout,
   response_start_timeout, idle_timeout, max_duration,
   sandbox_lost, sandbox_reset, bad_response, client_gone, internal,
+  overloaded,
 };
 
 enum class Ran { no, maybe };

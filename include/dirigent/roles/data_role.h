@@ -29,11 +29,20 @@ struct DataLimits {
   std::uint32_t headers_max = 100;       // at most 256
   Bytes target_max = 8_KiB;
   Duration head_timeout = 10s;           // from the first byte of a head to its last
-  Duration body_timeout = 10s;           // between two reads of a request body that the sandbox waits for
+  // A request body that the sandbox waits for, until the response's head. Not of gRPC and tunnels, whose silence is meant.
+  Duration body_timeout = 10s;           // between two reads
+  Bytes body_rate_min = 1_KiB;           // per second on average, looked at after body_timeout of waiting; 0 = off
+  Bytes body_max{};                      // of one request; 0 = no limit: bodies are relayed, never kept
   Duration keep_alive_timeout = 60s;     // of a client connection without a request
   Duration sandbox_keep_alive = 60s;     // of a connection to a sandbox without a request
   Duration connect_timeout = 500ms;      // to a sandbox
   std::uint32_t connections_max = 10'000;          // of clients, all shards together
+  // One address may be thousands of clients (a load balancer, a load generator), so that only the operator knows a number.
+  std::uint32_t connections_per_address_max = 0;   // of one client address, all shards; 0 = no limit
+  std::uint32_t streams_max = 1000;                // HTTP/2 requests at a time on one connection
+  // What requests hold (heads, buffers, HTTP/2 sessions), all shards together; above it new requests are refused.
+  // 10,000 parked requests hold 50 MiB, 4,000 bodies on their way 256 MiB.
+  Bytes memory_max = 512_MiB;
   std::uint32_t requests_per_connection_max = 0;   // 0 = no limit
   std::uint32_t idle_per_sandbox_max = 256;        // kept connections per sandbox and shard
   std::uint32_t metric_functions_max = 1000;       // functions with metric series of their own

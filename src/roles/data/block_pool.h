@@ -39,6 +39,7 @@ class BlockPool {
   Block* take(std::size_t capacity) {
     for (Class& size : classes_) {
       if (capacity > size.capacity) continue;
+      in_use_ += sizeof(Block) + size.capacity;
       if (Block* block = size.free) {
         size.free = block->next_free;
         --size.kept;
@@ -46,11 +47,13 @@ class BlockPool {
       }
       return allocate(size.capacity);
     }
+    in_use_ += sizeof(Block) + capacity;
     return allocate(capacity);  // a head larger than the largest class
   }
 
   void give(Block* block) {
     if (block == nullptr) return;
+    in_use_ -= sizeof(Block) + block->capacity;
     for (Class& size : classes_) {
       if (block->capacity != size.capacity) continue;
       if (size.kept == size.kept_max) break;
@@ -61,6 +64,9 @@ class BlockPool {
     }
     std::free(block);
   }
+
+  // Bytes in blocks that somebody holds.
+  [[nodiscard]] std::size_t in_use() const { return in_use_; }
 
  private:
   struct Class {
@@ -77,6 +83,7 @@ class BlockPool {
   }
 
   std::array<Class, 3> classes_{{{kSmall, 1024}, {kMedium, 128}, {kLarge, 64}}};
+  std::size_t in_use_ = 0;
 };
 
 }  // namespace dirigent::roles

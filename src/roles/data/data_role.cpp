@@ -39,6 +39,11 @@ Status check(const DataRoleOptions& options) {
   if (limits.connections_max < 1 || limits.connections_max > 10'000'000) {
     return invalid("limits.connections_max: must be 1 to 10000000");
   }
+  if (limits.streams_max < 1 || limits.streams_max > 100'000) return invalid("limits.streams_max: must be 1 to 100000");
+  if (limits.memory_max < 1_MiB) return invalid("limits.memory_max: must be at least 1MiB");
+  if (limits.body_rate_min.value < 0 || limits.body_max.value < 0) {
+    return invalid("limits.body_rate_min, limits.body_max: must not be negative");
+  }
   for (const Duration duration : {limits.head_timeout, limits.body_timeout, limits.keep_alive_timeout,
                                   limits.sandbox_keep_alive, limits.connect_timeout}) {
     if (duration <= Duration::zero() || duration > 24h) return invalid("limits: a timeout must be above 0 and at most 24h");

@@ -226,6 +226,9 @@ std::string render_metrics(std::vector<MetricsSnapshot> shards, std::size_t func
     sum.upstream_connects += shard.upstream_connects;
     sum.upstream_reuses += shard.upstream_reuses;
     sum.upstream_retries += shard.upstream_retries;
+    sum.http2_connections += shard.http2_connections;
+    sum.http2_floods += shard.http2_floods;
+    sum.memory_in_use = std::max(sum.memory_in_use, shard.memory_in_use);
   }
   const auto single = [&](std::string_view name, std::string_view type, std::string_view help, std::uint64_t value) {
     render_type(out, name, type, help);
@@ -234,6 +237,9 @@ std::string render_metrics(std::vector<MetricsSnapshot> shards, std::size_t func
   single("dirigent_client_connections", "gauge", "Open client connections.", sum.connections);
   single("dirigent_client_connections_total", "counter", "Client connections accepted.", sum.connections_accepted);
   single("dirigent_client_connections_refused_total", "counter", "Client connections over the limit.", sum.connections_refused);
+  single("dirigent_http2_connections_total", "counter", "Client connections that speak HTTP/2.", sum.http2_connections);
+  single("dirigent_http2_floods_total", "counter", "HTTP/2 connections ended for flooding.", sum.http2_floods);
+  single("dirigent_request_memory_bytes", "gauge", "Memory that requests and their buffers hold.", sum.memory_in_use);
   single("dirigent_sandbox_connects_total", "counter", "Connections made to sandboxes.", sum.upstream_connects);
   single("dirigent_sandbox_connection_reuses_total", "counter", "Requests sent on a kept connection.", sum.upstream_reuses);
   single("dirigent_request_retries_total", "counter", "Requests sent again because none of it had reached a sandbox.",

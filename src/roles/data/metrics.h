@@ -68,6 +68,8 @@ class ShardMetrics {
   std::uint64_t upstream_connects = 0;
   std::uint64_t upstream_reuses = 0;
   std::uint64_t upstream_retries = 0;
+  std::uint64_t http2_connections = 0;  // begun
+  std::uint64_t http2_floods = 0;       // ended because of frames that floods are made of
 
   [[nodiscard]] std::vector<RevisionMetrics> copy() const;
 
@@ -88,6 +90,9 @@ struct MetricsSnapshot {
   std::uint64_t upstream_connects = 0;
   std::uint64_t upstream_reuses = 0;
   std::uint64_t upstream_retries = 0;
+  std::uint64_t http2_connections = 0;
+  std::uint64_t http2_floods = 0;
+  std::uint64_t memory_in_use = 0;  // of all shards: the same in every snapshot
 };
 
 // Prometheus text. Series of the `functions_max` busiest functions are kept apart, the rest is fn="_other".

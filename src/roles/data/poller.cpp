@@ -152,6 +152,20 @@ Status Poller::add(PolledSocket& socket, int fd) {
   return {};
 }
 
+Status Poller::move(PolledSocket& from, PolledSocket& to) {
+  ASSERT(from.fd_ >= 0 && to.fd_ < 0);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.data.ptr = &to;
+  // Whatever is ready now is an edge again.
+  if (::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, from.fd_, &event) != 0) return errno_failure(errno, "cannot watch a connection");
+  to.fd_ = std::exchange(from.fd_, -1);
+  to.readable_ = std::exchange(from.readable_, false);
+  to.peer_closed_ = from.peer_closed_;
+  to.broken_ = from.broken_;
+  return {};
+}
+
 void Poller::close(PolledSocket& socket) {
   ASSERT(socket.fd_ >= 0);
   ::close(socket.fd_);  // takes it out of the epoll set: no descriptor is ever duplicated

@@ -88,6 +88,8 @@ class Poller {
 
   // Takes over `fd` (non-blocking), also on failure. What is there already is told as an event.
   Status add(PolledSocket& socket, int fd);
+  // Hands the descriptor of one socket to another, which is told at once what there is. `from` is closed afterwards.
+  Status move(PolledSocket& from, PolledSocket& to);
   // Closes the socket's descriptor. REQUIRES: it is open.
   void close(PolledSocket& socket);
   // Closes it so that the peer sees a reset, not an orderly end.

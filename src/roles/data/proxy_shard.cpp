@@ -23,6 +23,10 @@ namespace {
 constexpr std::uint64_t kIndexBits = 24;  // of a token: which connection; the rest tells its requests apart
 constexpr std::uint64_t kIndexMask = (std::uint64_t{1} << kIndexBits) - 1;
 constexpr Duration kAcceptPause = 100ms;  // when descriptors have run out
+constexpr Duration kStarvedPause = 20ms;  // between two looks whether there is memory again
+constexpr std::size_t kReadBuffer = 64 * 1024;
+
+std::string_view without_port(std::string_view address) { return address.substr(0, address.rfind(':')); }
 
 HeadLimits head_limits(const DataLimits& limits, std::int64_t factor) {
   HeadLimits made;
@@ -118,6 +122,7 @@ Result<std::unique_ptr<ProxyShard>> ProxyShard::open(io::Loop& loop, const Proxy
   shard->upstreams_ = std::make_unique<UpstreamPool>(
       *shard->poller_, shard->wheel_,
       UpstreamPoolOptions{options.host_id, options.limits.sandbox_keep_alive, options.limits.idle_per_sandbox_max});
+  shard->http2_upstreams_ = std::make_unique<Http2Upstreams>(*shard);
   shard->listener_ = std::make_unique<Listener>(*shard);
   if (Status added = shard->poller_->add(*shard->listener_, listen_fd); !added) return failure(added.error());
   return shard;
@@ -128,7 +133,7 @@ ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_
     : loop_(loop), options_(options), index_(index), shared_(shared), ports_(std::move(ports)),
       request_limits_(head_limits(options.limits, 1)), response_limits_(head_limits(options.limits, 2)),
       now_(io::Loop::now()), rng_(options.seed ^ (0x9e3779b97f4a7c15ULL * (index + 1))), wheel_(now_),
-      dispatcher_(dispatcher_options(options, index)), outbox_(options.shards), timer_(loop, [this] { on_wakeup(); }) {
+      dispatcher_(dispatcher_options(options, index)), outbox_(options.shards), read_buffer_(kReadBuffer), timer_(loop, [this] { on_wakeup(); }) {
   accept_timer_.owner = this;
   accept_timer_.fire = &ProxyShard::on_accept_timer;
   read_clock();
@@ -193,26 +198,43 @@ void ProxyShard::accept_all() {
       return;
     }
     ++metrics_.connections_accepted;
-    if (free_.empty()) {
-      ASSERT(all_.size() < kIndexMask);
-      all_.push_back(std::make_unique<ClientConnection>(*this, static_cast<std::uint32_t>(all_.size())));
-      free_.push_back(all_.back().get());
-    }
-    ClientConnection* connection = free_.back();
+    Http1Connection* connection = http1_.take(*this);
     if (Status added = poller_->add(*connection, fd); !added) {
       log_warn("data", "{}", added.error().message);
+      http1_.free.push_back(connection);
       continue;
     }
-    free_.pop_back();
     ++open_connections_;
-    const std::uint32_t before = shared_.connections.fetch_add(1, std::memory_order_relaxed);
-    if (before >= options_.limits.connections_max) {
-      ++metrics_.connections_refused;
-      connection->turn_away();
+    ClientPeer client;
+    const std::string text = to_string(peer);
+    const std::string_view host = without_port(text);
+    client.size = static_cast<std::uint8_t>(std::min(host.size(), client.text.size()));
+    std::memcpy(client.text.data(), host.data(), client.size);
+    client.trusted = trusted_.contains(peer);
+    client.key = as_v6(peer);
+    std::string why_not;
+    if (admit_peer(client, why_not)) {
+      connection->begin(client);
     } else {
-      connection->begin(peer);
+      ++metrics_.connections_refused;
+      connection->turn_away(client, why_not);
     }
   }
+}
+
+// Counts the connection; client_gone() takes it back in any case.
+bool ProxyShard::admit_peer(ClientPeer& peer, std::string& why_not) {
+  const DataLimits& limits = options_.limits;
+  const std::uint32_t before = shared_.connections.fetch_add(1, std::memory_order_relaxed);
+  if (before >= limits.connections_max) {
+    why_not = fmt::format("{} connections are open, limit {}", limits.connections_max, limits.connections_max);
+    return false;
+  }
+  // A trusted proxy stands for many clients.
+  if (limits.connections_per_address_max == 0 || peer.trusted) return true;
+  peer.counted = shared_.addresses.try_add(peer.key, limits.connections_per_address_max);
+  if (!peer.counted) why_not = fmt::format("your address has {} connections open, which is the limit", limits.connections_per_address_max);
+  return peer.counted;
 }
 
 void ProxyShard::on_accept_timer(void* self, Instant) {
@@ -220,34 +242,152 @@ void ProxyShard::on_accept_timer(void* self, Instant) {
   if (shard.listener_->is_open()) shard.accept_all();
 }
 
-void ProxyShard::connection_closed(ClientConnection& connection) {
-  closed_.push_back(&connection);
+bool ProxyShard::become_http2(Http1Connection& from, std::string_view bytes, std::string_view settings, std::size_t head_size) {
+  Http2Connection* connection = http2_.take(*this);
+  if (!connection->open(from.peer(), settings, head_size != 0 && request_head_.is_head)) {
+    http2_.free.push_back(connection);
+    return false;
+  }
+  // As poller_->move() only fails when the kernel has no memory, the client sees its connection end.
+  if (Status moved = poller_->move(from, *connection); !moved) log_warn("data", "{}", moved.error().message);
+  ++metrics_.http2_connections;
+  bool is_open = connection->is_open();
+  if (is_open && head_size != 0) {
+    constexpr std::string_view kSwitching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    Output answer;
+    answer.add(kSwitching.data(), kSwitching.size());
+    is_open = connection->send(answer).io == PolledSocket::Io::done;  // the socket's buffer is empty
+  }
+  connection->begin(is_open ? head_size : 0, is_open ? bytes.substr(head_size) : std::string_view{});
+  if (!is_open && connection->is_alive()) connection->finish_now();
+  if (from.is_open()) poller_->close(from);
+  from.hand_over();
+  http1_.closed.push_back(&from);
+  return true;
+}
+
+void ProxyShard::connection_closed(Http1Connection& connection) {
+  http1_.closed.push_back(&connection);
+  client_gone(connection.peer());
+}
+
+void ProxyShard::connection_closed(Http2Connection& connection) {
+  http2_.closed.push_back(&connection);
+  client_gone(connection.peer());
+}
+
+void ProxyShard::client_gone(const ClientPeer& peer) {
   --open_connections_;
   shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+  if (peer.counted) shared_.addresses.remove(peer.key);
 }
 
-core::RequestToken ProxyShard::new_token(const ClientConnection& connection) {
-  return core::RequestToken{++tokens_ << kIndexBits | connection.index_};
+template <class Connection>
+Connection* ProxyShard::Pool<Connection>::take(ProxyShard& shard) {
+  if (free.empty()) {
+    all.push_back(std::make_unique<Connection>(shard));
+    free.push_back(all.back().get());
+  }
+  Connection* connection = free.back();
+  free.pop_back();
+  return connection;
 }
 
-ClientConnection* ProxyShard::connection_of(core::RequestToken token) const {
-  ClientConnection* connection = all_[token.value & kIndexMask].get();
-  return connection->is_parked() && connection->token() == token ? connection : nullptr;
+template <class Connection>
+void ProxyShard::Pool<Connection>::after_batch() {
+  free.insert(free.end(), closed.begin(), closed.end());
+  closed.clear();
+}
+
+// --- requests -----------------------------------------------------------------------------------------------------
+
+Exchange* ProxyShard::take_exchange() {
+  if (free_exchanges_.empty()) {
+    ASSERT(exchanges_.size() < kIndexMask);
+    exchanges_.push_back(std::make_unique<Exchange>(*this, static_cast<std::uint32_t>(exchanges_.size())));
+    free_exchanges_.push_back(exchanges_.back().get());
+  }
+  Exchange* exchange = free_exchanges_.back();
+  free_exchanges_.pop_back();
+  return exchange;
+}
+
+Http2Request* ProxyShard::take_http2_request() {
+  if (free_requests_.empty()) {
+    requests_.push_back(std::make_unique<Http2Request>(*this));
+    free_requests_.push_back(requests_.back().get());
+  }
+  Http2Request* request = free_requests_.back();
+  free_requests_.pop_back();
+  return request;
+}
+
+core::RequestToken ProxyShard::new_token(const Exchange& exchange) {
+  return core::RequestToken{++tokens_ << kIndexBits | exchange.index_};
+}
+
+Exchange* ProxyShard::exchange_of(core::RequestToken token) const {
+  Exchange* exchange = exchanges_[token.value & kIndexMask].get();
+  return exchange->is_parked() && exchange->token() == token ? exchange : nullptr;
+}
+
+// --- memory -------------------------------------------------------------------------------------------------------
+
+std::uint64_t ProxyShard::memory_in_use() const {
+  const std::size_t busy = exchanges_.size() - free_exchanges_.size();
+  const std::uint64_t own = blocks_.in_use() + session_memory_ + busy * sizeof(Exchange);
+  return shared_.memory.load(std::memory_order_relaxed) - told_memory_ + own;
+}
+
+void ProxyShard::tell_memory() {
+  const std::uint64_t own = memory_in_use() - (shared_.memory.load(std::memory_order_relaxed) - told_memory_);
+  if (own == told_memory_) return;
+  shared_.memory.fetch_add(own - told_memory_, std::memory_order_relaxed);  // modulo 2^64: it may be less
+  told_memory_ = own;
+}
+
+// --- HTTP/2 sessions ----------------------------------------------------------------------------------------------
+
+void ProxyShard::forget_flush(Http2Session& session) {
+  std::replace(to_flush_.begin(), to_flush_.end(), &session, static_cast<Http2Session*>(nullptr));
+}
+
+void ProxyShard::forget_session(Http2Session& session) {
+  std::replace(to_read_.begin(), to_read_.end(), &session, static_cast<Http2Session*>(nullptr));
+  std::erase(starved_, &session);
+}
+
+void ProxyShard::read_on_later(Http2Session& session) {
+  if (std::find(to_read_.begin(), to_read_.end(), &session) == to_read_.end()) to_read_.push_back(&session);
+}
+
+void ProxyShard::flush_sessions() {
+  for (std::size_t i = 0; i < to_flush_.size(); ++i) {
+    if (to_flush_[i] != nullptr) std::exchange(to_flush_[i], nullptr)->flush();
+  }
+  to_flush_.clear();
 }
 
 // --- what the dispatcher wants ------------------------------------------------------------------------------------
 
 void ProxyShard::settle() {
   perform_effects();
+  // Sending ends exchanges, whose slots go to others, who send in their turn.
+  while (!to_flush_.empty()) {
+    flush_sessions();
+    perform_effects();
+  }
   // A report that is due (the demand of a first parked request is, at once) need not wait for a turn of the timer.
   if (const auto due = dispatcher_.next_wakeup(); due && *due <= now_) {
     dispatcher_.tick(now_, effects_);
     perform_effects();
   }
   in_flight_.store(static_cast<std::uint32_t>(dispatcher_.in_flight()), std::memory_order_relaxed);
-  free_.insert(free_.end(), closed_.begin(), closed_.end());
-  closed_.clear();
+  http1_.after_batch();
+  http2_.after_batch();
   upstreams_->after_batch();
+  http2_upstreams_->after_batch();
+  tell_memory();
   if (draining_ && open_connections_ == 0 && !told_drained_) {
     told_drained_ = true;
     ports_.drained();
@@ -255,6 +395,9 @@ void ProxyShard::settle() {
   auto wakeup = wheel_.next_wakeup();
   const auto tick = dispatcher_.next_wakeup();
   if (tick && (!wakeup || *tick < *wakeup)) wakeup = tick;
+  if (!to_read_.empty()) wakeup = now_;
+  // Another shard may be the one that gives memory back.
+  if (!starved_.empty()) wakeup = std::min(wakeup.value_or(now_ + kStarvedPause), now_ + kStarvedPause);
   timer_.arm(wakeup);
 }
 
@@ -265,15 +408,15 @@ void ProxyShard::perform_effects() {
   while (!effects_.empty()) {
     std::swap(effects_, performing_);
     for (const auto& granted : performing_.granted) {
-      if (ClientConnection* connection = connection_of(granted.token)) {
-        connection->granted(granted.lease);
+      if (Exchange* exchange = exchange_of(granted.token)) {
+        exchange->granted(granted.lease);
       } else {
         // Its client left in the same batch of events.
         dispatcher_.finish(granted.lease, core::Outcome::client_gone, now_, effects_);
       }
     }
     for (const auto& refused : performing_.refused) {
-      if (ClientConnection* connection = connection_of(refused.token)) connection->refused(refused.refusal);
+      if (Exchange* exchange = exchange_of(refused.token)) exchange->refused(refused.refusal);
     }
     send_effects();
     performing_.clear();
@@ -302,6 +445,14 @@ void ProxyShard::on_wakeup() {
   read_clock();
   wheel_.expire(now_);
   dispatcher_.tick(now_, effects_);
+  const std::size_t to_read = to_read_.size();
+  for (std::size_t i = 0; i < to_read; ++i) {
+    if (to_read_[i] != nullptr) std::exchange(to_read_[i], nullptr)->read_on();
+  }
+  to_read_.erase(to_read_.begin(), to_read_.begin() + static_cast<std::ptrdiff_t>(to_read));
+  if (!starved_.empty() && !is_short_of_memory(memory_in_use())) {
+    for (Http2Session* session : std::exchange(starved_, {})) session->return_window();
+  }
   settle();
 }
 
@@ -333,7 +484,8 @@ void ProxyShard::drain() {
   draining_ = true;
   wheel_.clear(accept_timer_);
   if (listener_->is_open()) poller_->close(*listener_);
-  for (const auto& connection : all_) connection->close_if_idle();
+  for (const auto& connection : http1_.all) connection->close_if_idle();
+  for (const auto& connection : http2_.all) connection->drain();
   upstreams_->close_idle();
   settle();
 }
@@ -341,10 +493,12 @@ void ProxyShard::drain() {
 void ProxyShard::finish_now() {
   drain();
   read_clock();
-  for (const auto& connection : all_) {
+  for (const auto& connection : http1_.all) {
     if (connection->is_open()) connection->finish_now();
   }
+  for (const auto& connection : http2_.all) connection->finish_now();
   upstreams_->close_idle();
+  http2_upstreams_->close_idle();
   settle();
   ASSERT(open_connections_ == 0 && dispatcher_.in_flight() == 0, "shard {}: {} connections, {} in flight", index_,
          open_connections_, dispatcher_.in_flight());
@@ -360,6 +514,9 @@ MetricsSnapshot ProxyShard::snapshot() const {
   snapshot.upstream_connects = metrics_.upstream_connects;
   snapshot.upstream_reuses = metrics_.upstream_reuses;
   snapshot.upstream_retries = metrics_.upstream_retries;
+  snapshot.http2_connections = metrics_.http2_connections;
+  snapshot.http2_floods = metrics_.http2_floods;
+  snapshot.memory_in_use = memory_in_use();
   return snapshot;
 }
 

@@ -16,8 +16,12 @@
 #include "dirigent/core/dispatcher.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
+#include "roles/data/address_counts.h"
 #include "roles/data/block_pool.h"
-#include "roles/data/client_connection.h"
+#include "roles/data/exchange.h"
+#include "roles/data/http1_connection.h"
+#include "roles/data/http2_connection.h"
+#include "roles/data/http2_leg.h"
 #include "roles/data/metrics.h"
 #include "roles/data/poller.h"
 #include "roles/data/proxy_options.h"
@@ -30,6 +34,8 @@ namespace dirigent::roles {
 struct DataPlaneShared {
   std::atomic<std::uint32_t> connections{0};
   std::atomic<bool> routes_complete{false};  // an unknown name is really unknown
+  std::atomic<std::uint64_t> memory{0};      // what requests hold, as of every shard's last batch
+  AddressCounts addresses;
 };
 
 // How a shard reaches the others. Called on the shard's thread; each takes over what it is given.
@@ -78,21 +84,61 @@ class ProxyShard {
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::size_t parked() const { return dispatcher_.parked(); }
 
+  // --- for the legs of exchanges
+  [[nodiscard]] BlockPool& blocks() { return blocks_; }
+  [[nodiscard]] UpstreamPool& upstreams() { return *upstreams_; }
+  [[nodiscard]] Http2Upstreams& http2_upstreams() { return *http2_upstreams_; }
+  [[nodiscard]] const HeadLimits& response_limits() const { return response_limits_; }
+  // When the clock was read last.
+  [[nodiscard]] Instant now() const { return now_; }
+
  private:
-  friend class ClientConnection;
+  friend class Exchange;
+  friend class Http1Connection;
+  friend class Http2Connection;
+  friend class Http2Leg;
+  friend class Http2Request;
+  friend class Http2Session;
+  friend class Http2Upstream;
+  friend class Http2Upstreams;
   class Listener;
 
   ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_t index, DataPlaneShared& shared, ShardPorts ports);
 
   void accept_all();
   static void on_accept_timer(void* self, Instant now);
-  void connection_closed(ClientConnection& connection);
-  ClientConnection* connection_of(core::RequestToken token) const;
-  core::RequestToken new_token(const ClientConnection& connection);
+  bool admit_peer(ClientPeer& peer, std::string& why_not);
+  // A client has asked for HTTP/2: the connection gets another object. `bytes` begin with what it sent, of which
+  // `head_size` are the head of the request that becomes stream 1 (0 = none). False: `settings` are malformed.
+  bool become_http2(Http1Connection& from, std::string_view bytes, std::string_view settings, std::size_t head_size);
+  void connection_closed(Http1Connection& connection);
+  void connection_closed(Http2Connection& connection);
+  void client_gone(const ClientPeer& peer);
+
+  Exchange* take_exchange();
+  void give_exchange(Exchange* exchange) { free_exchanges_.push_back(exchange); }
+  Http2Request* take_http2_request();
+  void give_http2_request(Http2Request* request) { free_requests_.push_back(request); }
+  Exchange* exchange_of(core::RequestToken token) const;
+  core::RequestToken new_token(const Exchange& exchange);
+
+  // What all shards hold, this one's as of now.
+  [[nodiscard]] std::uint64_t memory_in_use() const;
+  [[nodiscard]] bool is_short_of_memory(std::uint64_t used) const {
+    return used > static_cast<std::uint64_t>(options_.limits.memory_max.value);
+  }
+  void tell_memory();
+
+  // HTTP/2 sessions that have something to send, to read on with later, or a window to give back.
+  void flush_later(Http2Session& session) { to_flush_.push_back(&session); }
+  void forget_flush(Http2Session& session);
+  void read_on_later(Http2Session& session);
+  void return_window_later(Http2Session& session) { starved_.push_back(&session); }
+  void forget_session(Http2Session& session);
+  void flush_sessions();
 
   // Reads the clock; now() is what it said last.
   Instant read_clock();
-  [[nodiscard]] Instant now() const { return now_; }
   [[nodiscard]] std::uint64_t wall_ns() const;
   std::string_view date();
 
@@ -123,6 +169,7 @@ class ProxyShard {
   TimerWheel wheel_;
   std::unique_ptr<Poller> poller_;
   std::unique_ptr<UpstreamPool> upstreams_;
+  std::unique_ptr<Http2Upstreams> http2_upstreams_;
   core::Dispatcher dispatcher_;
   core::DispatcherEffects effects_;     // what calls of the dispatcher add to
   core::DispatcherEffects performing_;  // what is being performed
@@ -134,9 +181,27 @@ class ProxyShard {
 
   std::unique_ptr<Listener> listener_;
   TimerNode accept_timer_;     // when descriptors ran out
-  std::vector<std::unique_ptr<ClientConnection>> all_;
-  std::vector<ClientConnection*> free_;
-  std::vector<ClientConnection*> closed_;  // in this batch
+  // Objects are used again: those of connections from the next batch on, because an event of this one may name them.
+  template <class Connection>
+  struct Pool {
+    std::vector<std::unique_ptr<Connection>> all;
+    std::vector<Connection*> free;
+    std::vector<Connection*> closed;
+    Connection* take(ProxyShard& shard);
+    void after_batch();
+  };
+  Pool<Http1Connection> http1_;
+  Pool<Http2Connection> http2_;
+  std::vector<std::unique_ptr<Exchange>> exchanges_;
+  std::vector<Exchange*> free_exchanges_;
+  std::vector<std::unique_ptr<Http2Request>> requests_;
+  std::vector<Http2Request*> free_requests_;
+  std::vector<Http2Session*> to_flush_;  // nullptr: has gone meanwhile
+  std::vector<Http2Session*> to_read_;
+  std::vector<Http2Session*> starved_;
+  std::vector<char> read_buffer_;        // what HTTP/2 sessions read into
+  std::size_t session_memory_ = 0;       // that nghttp2 holds
+  std::uint64_t told_memory_ = 0;        // this shard's part of shared_.memory
   std::uint64_t tokens_ = 0;
   std::size_t open_connections_ = 0;
   std::atomic<std::uint32_t> in_flight_{0};

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,8 +17,6 @@ namespace dirigent::roles {
 
 struct SandboxConnections {
   SandboxId id;
-  std::string text;                // the address in words
-  Result<SocketAddress> address;
   std::vector<UpstreamConnection*> idle;
   std::size_t open = 0;            // idle and in use
 };
@@ -87,19 +86,6 @@ UpstreamPool::~UpstreamPool() {
   ASSERT(open_ == 0, "{} connections to sandboxes in use", open_);
 }
 
-SandboxConnections& UpstreamPool::connections_of(const core::SandboxSlots& slots) {
-  auto& place = sandboxes_[slots.sandbox.id];
-  if (!place) {
-    const SandboxAddress& address = slots.sandbox.address;
-    const bool same_host = !options_.host_id.empty() && address.host_id == options_.host_id;
-    // A node that publishes nothing can be reached from its own host only; trying costs little and says it best.
-    const bool direct = !address.direct.empty() && (same_host || address.published.empty());
-    const std::string& chosen = direct ? address.direct : address.published;
-    place = std::make_unique<SandboxConnections>(SandboxConnections{slots.sandbox.id, chosen, parse_socket_address(chosen), {}, 0});
-  }
-  return *place;
-}
-
 UpstreamConnection* UpstreamPool::take_idle(const core::SandboxSlots& sandbox, UpstreamUser& user) {
   const auto found = sandboxes_.find(sandbox.sandbox.id);
   if (found == sandboxes_.end()) return nullptr;
@@ -119,52 +105,45 @@ UpstreamConnection* UpstreamPool::take_idle(const core::SandboxSlots& sandbox, U
   return connection;
 }
 
-Result<UpstreamConnection*> UpstreamPool::connect(const core::SandboxSlots& sandbox, UpstreamUser& user) {
-  SandboxConnections& connections = connections_of(sandbox);
-  const auto forget_unused = [&] {
-    if (connections.open == 0) sandboxes_.erase(sandbox.sandbox.id);
-  };
-  if (!connections.address) {
-    Error error = connections.address.error();
-    forget_unused();
-    return failure(ErrorCode::unavailable, "cannot connect to sandbox {}: {}", to_string(sandbox.sandbox.id), error.message);
+Result<int> UpstreamPool::dial(const core::SandboxSlots& slots) const {
+  const SandboxAddress& known = slots.sandbox.address;
+  const bool same_host = !options_.host_id.empty() && known.host_id == options_.host_id;
+  // A node that publishes nothing can be reached from its own host only; trying costs little and says it best.
+  const bool direct = !known.direct.empty() && (same_host || known.published.empty());
+  const std::string& text = direct ? known.direct : known.published;
+  const Result<SocketAddress> address = parse_socket_address(text);
+  if (!address) {
+    return failure(ErrorCode::unavailable, "cannot connect to sandbox {}: {}", to_string(slots.sandbox.id), address.error().message);
   }
-  const SocketAddress& address = *connections.address;
-  const int fd = ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) {
-    const int error = errno;
-    forget_unused();
-    return errno_failure(error, "cannot make a socket");
-  }
+  const int fd = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno_failure(errno, "cannot make a socket");
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   // On failure the first send says why; the descriptor is watched either way.
-  const bool refused_at_once =
-      ::connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0 && errno != EINPROGRESS;
-  if (refused_at_once) {
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address->storage), address->size) != 0 && errno != EINPROGRESS) {
     const int error = errno;
     ::close(fd);
-    const std::string text = connections.text;
-    forget_unused();
-    return errno_failure(error, fmt::format("cannot connect to sandbox {} at {}", to_string(sandbox.sandbox.id), text));
+    return errno_failure(error, fmt::format("cannot connect to sandbox {} at {}", to_string(slots.sandbox.id), text));
   }
-  UpstreamConnection* connection = nullptr;
+  return fd;
+}
+
+Result<UpstreamConnection*> UpstreamPool::connect(const core::SandboxSlots& sandbox, UpstreamUser& user) {
+  const Result<int> fd = dial(sandbox);
+  if (!fd) return failure(fd.error());
   if (free_.empty()) {
     all_.push_back(std::make_unique<UpstreamConnection>(*this));
-    connection = all_.back().get();
-  } else {
-    connection = free_.back();
-    free_.pop_back();
+    free_.push_back(all_.back().get());
   }
-  if (Status added = poller_.add(*connection, fd); !added) {
-    free_.push_back(connection);
-    forget_unused();
-    return failure(added.error());
-  }
-  connection->sandbox_ = &connections;
+  UpstreamConnection* connection = free_.back();
+  if (Status added = poller_.add(*connection, *fd); !added) return failure(added.error());
+  free_.pop_back();
+  auto& place = sandboxes_[sandbox.sandbox.id];
+  if (!place) place = std::make_unique<SandboxConnections>(SandboxConnections{sandbox.sandbox.id, {}, 0});
+  connection->sandbox_ = place.get();
   connection->user_ = &user;
   connection->reused_ = false;
-  ++connections.open;
+  ++place->open;
   ++open_;
   return connection;
 }

@@ -65,7 +65,10 @@ class UpstreamPool {
 
   // A kept connection, or nullptr when there is none.
   UpstreamConnection* take_idle(const core::SandboxSlots& sandbox, UpstreamUser& user);
-  // A new connection, established or on its way; the first send tells which. Errors: unavailable, with the address.
+  // A socket on its way to the sandbox, non-blocking, which belongs to the caller; the first send tells whether it has
+  // arrived. Errors: unavailable and the like, with the address; exhausted when descriptors have run out.
+  Result<int> dial(const core::SandboxSlots& sandbox) const;
+  // A new connection, established or on its way. Errors: those of dial().
   Result<UpstreamConnection*> connect(const core::SandboxSlots& sandbox, UpstreamUser& user);
   // The exchange is over and the connection may carry another one.
   void keep(UpstreamConnection* connection, Instant now);
@@ -79,7 +82,6 @@ class UpstreamPool {
 
  private:
   friend class UpstreamConnection;
-  SandboxConnections& connections_of(const core::SandboxSlots& sandbox);
   void idle_ready(UpstreamConnection& connection);
   void take_out_of_idle(UpstreamConnection& connection);
 

@@ -298,6 +298,15 @@ FakeSandbox::Serve FakeSandbox::answering(std::function<std::string(const Receiv
   };
 }
 
+FakeSandbox::Serve FakeSandbox::serving_until_closed(std::function<bool(const Received&, Wire&)> serve) {
+  return [serve = std::move(serve)](Wire& wire, FakeSandbox& sandbox) {
+    while (auto received = read_request(wire)) {
+      sandbox.note(*received);
+      if (!serve(*received, wire)) return;
+    }
+  };
+}
+
 FakeSandbox::Serve FakeSandbox::answering(std::string answer) {
   return answering([answer = std::move(answer)](const Received&) { return answer; });
 }

@@ -82,6 +82,8 @@ class FakeSandbox {
   // Reads whole requests and answers each with what `answer` returns, until the connection ends.
   static Serve answering(std::function<std::string(const Received&)> answer);
   static Serve answering(std::string answer);
+  // The same for what writes its answer itself; the connection ends when it returns false.
+  static Serve serving_until_closed(std::function<bool(const Received&, Wire&)> serve);
 
   const std::string& address() const { return address_; }
   int connections() const { return connections_; }
