@@ -446,6 +446,8 @@ struct DataPlaneHello {
   hostId @3 :Text;
   # The version of dirigent it runs.
   version @4 :Text;
+  # host:port of its admin port, for dirigent ctl; empty when it has none.
+  adminAddress @5 :Text;
 }
 
 # One thing a data plane has to say.

@@ -130,6 +130,8 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.balancer = options.balancer;
   data.limits.connections_max = options.connections_max;
   data.expose_timing = options.expose_timing;
+  data.access_log = options.access_log;
+  data.access_log_sample = options.access_log_sample;
   data.trusted_proxies = options.trusted_proxies;
   data.version = version_number();
   return data;
@@ -241,6 +243,8 @@ io::Task<std::unique_ptr<RunningRole>> start_dev(io::Loop& loop, DevOptions opti
   data.shards = options.shards;
   data.balancer = options.balancer;
   data.expose_timing = options.expose_timing;
+  data.access_log = options.access_log;
+  data.access_log_sample = options.access_log_sample;
   auto data_options = data_role(data);
   if (!data_options) co_return failure(data_options.error());
   dev.data = std::move(*data_options);

@@ -537,6 +537,7 @@ void write(schema::DataPlaneHello::Builder to, const DataPlaneHello& from) {
   to.setInvokeAddress(text(from.invoke_address));
   to.setHostId(text(from.host_id));
   to.setVersion(text(from.version));
+  to.setAdminAddress(text(from.admin_address));
 }
 Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
   return checked<DataPlaneHello>("the hello of a data plane", [&](DataPlaneHello& to, Faults& faults) {
@@ -545,6 +546,7 @@ Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
     to.invoke_address = text(from.getInvokeAddress());
     to.host_id = text(from.getHostId());
     to.version = text(from.getVersion());
+    to.admin_address = text(from.getAdminAddress());
   });
 }
 

@@ -133,7 +133,7 @@ ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_
     : loop_(loop), options_(options), index_(index), shared_(shared), ports_(std::move(ports)),
       request_limits_(head_limits(options.limits, 1)), response_limits_(head_limits(options.limits, 2)),
       now_(io::Loop::now()), rng_(options.seed ^ (0x9e3779b97f4a7c15ULL * (index + 1))), wheel_(now_),
-      dispatcher_(dispatcher_options(options, index)), outbox_(options.shards), read_buffer_(kReadBuffer), timer_(loop, [this] { on_wakeup(); }) {
+      dispatcher_(dispatcher_options(options, index)), outbox_(options.shards), read_buffer_(kReadBuffer), calls_((options.calls_kept + options.shards - 1) / options.shards), timer_(loop, [this] { on_wakeup(); }) {
   accept_timer_.owner = this;
   accept_timer_.fire = &ProxyShard::on_accept_timer;
   read_clock();

@@ -240,6 +240,7 @@ Exchange::Progress Exchange::take_response_head() {
   }
   if (first.state == BodyPart::State::ready) {
     response_done_ = first.last;
+    notes_.bytes_out += first.payload.size();
     front_->send_body(first.payload, first.last, first.last ? leg_->body_trailers() : std::string_view{});
   }
   return Progress::made;
@@ -256,6 +257,7 @@ Exchange::Progress Exchange::take_response_body() {
   }
   last_activity_ = shard_.now();
   response_done_ = part.last;
+  notes_.bytes_out += part.payload.size();
   front_->send_body(part.payload, part.last, part.last ? leg_->body_trailers() : std::string_view{});
   return Progress::made;
 }

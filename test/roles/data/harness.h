@@ -171,6 +171,7 @@ class Plane {
     return result.get();
   }
   roles::DataPlane& plane() { return *plane_; }
+  io::Loop& loop() { return loop_; }
 
  private:
   void send(FunctionRoute route);
