@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// For bench/proxy_bench.sh: the forwarding path alone, and the server behind it.
+// For bench/proxy_bench.sh and bench/h2_bench.sh: the forwarding path alone, and the server behind it.
 //   proxy_harness upstream            prints its address, answers every request with the same small response
-//   proxy_harness proxy SHARDS ADDR   prints its address, forwards /function/bench and Host bench to ADDR
+//   proxy_harness proxy SHARDS ADDR [FUNCTIONS]   prints its address, forwards /function/bench to ADDR, and /function/f0
+//                                     to /function/fN-1 as well
 // Both end when their standard input does.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -102,7 +103,7 @@ int run_upstream(std::size_t body_size) {
   }
 }
 
-int run_proxy(std::uint32_t shards, const std::string& upstream) {
+int run_proxy(std::uint32_t shards, const std::string& upstream, int functions) {
   io::Loop loop;
   roles::ProxyOptions options;
   options.shards = shards;
@@ -124,6 +125,12 @@ int run_proxy(std::uint32_t shards, const std::string& upstream) {
   sandbox.address.direct = upstream;
   route.sandboxes.push_back(sandbox);
   update.functions.push_back(route);
+  for (int i = 0; i < functions; ++i) {
+    route.function = FunctionName{fmt::format("f{}", i)};
+    ++route.version.value;
+    ++route.sandboxes[0].id.value;
+    update.functions.push_back(route);
+  }
   (*plane)->apply(update);
   std::printf("%s\n", (*plane)->address().c_str());
   std::fflush(stdout);
@@ -144,9 +151,12 @@ int main(int argc, char** argv) {
   if (mode == "upstream") {
     const auto size = argc > 2 ? parse_integer(argv[2]) : 0;
     if (size && *size >= 0) return run_upstream(static_cast<std::size_t>(*size));
-  } else if (mode == "proxy" && argc == 4) {
+  } else if (mode == "proxy" && (argc == 4 || argc == 5)) {
     const auto shards = parse_integer(argv[2]);
-    if (shards && *shards >= 1 && *shards <= 256) return run_proxy(static_cast<std::uint32_t>(*shards), argv[3]);
+    const auto functions = argc == 5 ? parse_integer(argv[4]) : 0;
+    if (shards && *shards >= 1 && *shards <= 256 && functions && *functions >= 0 && *functions <= 100'000) {
+      return run_proxy(static_cast<std::uint32_t>(*shards), argv[3], static_cast<int>(*functions));
+    }
   }
   std::fprintf(stderr, "usage: proxy_harness upstream [BODY_BYTES] | proxy_harness proxy SHARDS ADDRESS\n");
   return 2;

@@ -5,7 +5,8 @@
 
 build_packages=(g++ meson ninja-build pkg-config git ca-certificates curl libasio-dev capnproto libcapnp-dev librocksdb-dev
                 libnftables-dev libnghttp2-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
-test_packages=(python3 iproute2 procps nftables libasan8 libubsan1)
+test_packages=(python3 iproute2 procps nftables libasan8 libubsan1
+               nghttp2-client python3-grpcio python3-websockets)
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 

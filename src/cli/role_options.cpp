@@ -163,6 +163,12 @@ void bind_data(Binder& bind, Options& options) {
   bind.flag("expose_timing", options.expose_timing);
   bind.text("access_log", options.access_log);
   bind.fraction("access_log_sample", options.access_log_sample);
+  bind.number("streams_max", options.limits.streams_max, 1, 100'000);
+  bind.number("connections_per_address_max", options.limits.connections_per_address_max, 0, 1'000'000);
+  bind.duration("body_timeout", options.limits.body_timeout);
+  bind.parse<Bytes>("body_rate_min", options.limits.body_rate_min, parse_bytes);
+  bind.parse<Bytes>("body_max", options.limits.body_max, parse_bytes);
+  bind.parse<Bytes>("memory_max", options.limits.memory_max, parse_bytes);
 }
 
 void bind_ports(Binder& bind, WorkerOptions& options) {

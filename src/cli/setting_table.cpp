@@ -71,6 +71,15 @@ void add_data(Table& table, const std::string& section, const std::string& shard
   table.push_back({section, "expose_timing", "", "true", "Server-Timing on every response"});
   table.push_back({section, "access_log", "PATH", "", "one JSON line per call; \"-\" = standard output, without it none"});
   table.push_back({section, "access_log_sample", "FRACTION", "1", "of the calls that are logged, 0 to 1"});
+  table.push_back({section, "streams_max", "N", "1000", "most HTTP/2 requests at a time on one client connection"});
+  table.push_back({section, "connections_per_address_max", "N", "0",
+                   "most connections of one client address; 0 = no limit (trusted proxies have none)"});
+  table.push_back({section, "body_timeout", "DURATION", "10s", "longest silence in a request body that a sandbox waits for"});
+  table.push_back({section, "body_rate_min", "BYTES", "1KiB",
+                   "slowest request body, bytes a second on average after body_timeout of waiting; 0 = any"});
+  table.push_back({section, "body_max", "BYTES", "0", "largest request body; 0 = no limit"});
+  table.push_back({section, "memory_max", "BYTES", "512MiB",
+                   "what requests may hold in buffers; above it new ones are refused"});
 }
 
 Table make_table() {

@@ -116,6 +116,15 @@ class RunningData final : public RunningRole {
   std::unique_ptr<roles::DataRole> role_;
 };
 
+void set_limits(roles::DataLimits& limits, const DataLimitOptions& options) {
+  limits.streams_max = options.streams_max;
+  limits.connections_per_address_max = options.connections_per_address_max;
+  limits.body_timeout = options.body_timeout;
+  limits.body_rate_min = options.body_rate_min;
+  limits.body_max = options.body_max;
+  limits.memory_max = options.memory_max;
+}
+
 Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   roles::DataRoleOptions data;
   data.listen = options.listen;
@@ -129,6 +138,7 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.admin_listen = options.admin_listen;
   data.balancer = options.balancer;
   data.limits.connections_max = options.connections_max;
+  set_limits(data.limits, options.limits);
   data.expose_timing = options.expose_timing;
   data.access_log = options.access_log;
   data.access_log_sample = options.access_log_sample;
@@ -242,6 +252,7 @@ io::Task<std::unique_ptr<RunningRole>> start_dev(io::Loop& loop, DevOptions opti
   data.admin_listen = options.data_admin_listen;
   data.shards = options.shards;
   data.balancer = options.balancer;
+  data.limits = options.limits;
   data.expose_timing = options.expose_timing;
   data.access_log = options.access_log;
   data.access_log_sample = options.access_log_sample;

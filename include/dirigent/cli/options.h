@@ -13,6 +13,7 @@
 
 #include "dirigent/base/log.h"
 #include "dirigent/base/time.h"
+#include "dirigent/base/units.h"
 #include "dirigent/model/resources.h"
 #include "dirigent/model/scaling.h"
 #include "dirigent/policy/autoscaler.h"
@@ -49,6 +50,16 @@ struct ControlOptions {
   PolicyOptions policies;
 };
 
+// Limits of a data plane, shared by `data` and `dev`.
+struct DataLimitOptions {
+  std::uint32_t streams_max = 1000;                // HTTP/2 requests at a time on one connection
+  std::uint32_t connections_per_address_max = 0;   // 0 = no limit
+  Duration body_timeout = 10s;
+  Bytes body_rate_min = 1_KiB;                     // per second; 0 = any
+  Bytes body_max;                                  // 0 = no limit
+  Bytes memory_max = 512_MiB;
+};
+
 struct DataOptions {
   ProcessOptions process;
   std::string listen = "127.0.0.1:8080";
@@ -61,6 +72,7 @@ struct DataOptions {
   bool expose_timing = true;       // Server-Timing and its kin on responses
   std::string access_log;          // a path, "-" = standard output, "" = none
   double access_log_sample = 1;    // of the calls
+  DataLimitOptions limits;
   std::uint32_t connections_max = 10'000;
   std::vector<std::string> trusted_proxies;  // peers whose X-Forwarded-* are believed
 };
@@ -105,6 +117,7 @@ struct DevOptions {
   bool expose_timing = true;
   std::string access_log;
   double access_log_sample = 1;
+  DataLimitOptions limits;
   PolicyOptions policies;
   NodeOptions node;
 };

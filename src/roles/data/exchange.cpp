@@ -134,7 +134,7 @@ void Exchange::reset(ExchangeFront& front) {
   replayable_ = true;
   request_sent_ = request_broken_ = request_read_ = first_is_all_ = awaits_body_ = false;
   response_head_done_ = response_done_ = reusable_ = tunnel_ = cold_ = false;
-  interim_responses_ = 0;
+  interim_responses_ = reconnects_ = 0;
   status_ = 0;
   metrics_ = shard_.metrics_.unrouted();
   revision_ = RevisionNumber{};
@@ -406,7 +406,7 @@ void Exchange::finish_now() {
 
 void Exchange::release_all() {
   ASSERT(!has_lease_ && leg_ == nullptr);
-  shard_.wheel_.clear(timer_);
+  // The timer stays where it is: the next request moves its deadline to a later instant, which is free.
   http1_leg_.forget();
   http2_leg_.forget();
   for (Block** block : {&sandbox_head_, &client_head_, &own_body_}) {

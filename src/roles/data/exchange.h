@@ -182,6 +182,7 @@ class Exchange final : public UpstreamUser {
   bool reusable_ = false;           // the response's head does not forbid to keep the connection
   bool tunnel_ = false;
   std::uint8_t interim_responses_ = 0;
+  std::uint8_t reconnects_ = 0;     // to the same sandbox, which had not seen the request
   int status_ = 0;
   Instant connect_deadline_{};
   Instant sent_at_{};

@@ -2,6 +2,7 @@
 #include "roles/data/http2_connection.h"
 
 #include <nghttp2/nghttp2.h>
+#include <sys/socket.h>
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@ namespace dirigent::roles {
 
 namespace {
 
+constexpr Duration kLingerTimeout = 2s;  // for a client to notice that it should stop sending
 constexpr Duration kWarningTime = 1s;  // from the first GOAWAY of a drain to the last, when the client answers no ping
 
 // base64url without padding, as HTTP2-Settings is written. False: it is something else.
@@ -167,7 +169,7 @@ Http2Connection::Http2Connection(ProxyShard& shard) : Http2Session(shard, Side::
 bool Http2Connection::open(const ClientPeer& peer, std::string_view settings, bool is_head) {
   if (!open_session()) return false;
   peer_ = peer;
-  draining_ = refusing_ = websocket_ = false;
+  draining_ = refusing_ = websocket_ = lingering_ = closes_at_once_ = false;
   cheap_frames_ = 0;
   counting_since_ = quiet_since_ = shard_.now();
   std::string decoded;
@@ -255,6 +257,10 @@ void Http2Connection::on_flushed() {
 void Http2Connection::on_timer(void* self, Instant now) { static_cast<Http2Connection*>(self)->on_deadline(now); }
 
 void Http2Connection::on_deadline(Instant now) {
+  if (lingering_) {
+    close_socket();
+    return;
+  }
   if (!is_alive()) return;
   if (draining_) {
     refuse_new_streams();
@@ -295,7 +301,9 @@ void Http2Connection::refuse_new_streams() {
 }
 
 void Http2Connection::finish_now() {
+  if (lingering_) close_socket();
   if (!is_alive()) return;
+  closes_at_once_ = true;
   for (std::size_t i = streams_.size(); i-- > 0;) {
     if (i >= streams_.size()) continue;
     auto* request = static_cast<Http2Request*>(streams_[i]);
@@ -309,7 +317,28 @@ void Http2Connection::finish_now() {
 void Http2Connection::on_dead() {
   shard_.wheel_.clear(timer_);
   close_session();
-  shard_.poller_->close(*this);
+  // Closing with unread bytes would reset the connection, and the client might lose what was said last.
+  const bool may_listen = is_open() && !broken() && ::shutdown(fd(), SHUT_WR) == 0;
+  if (!may_listen || !discard_input() || closes_at_once_) {
+    close_socket();
+    return;
+  }
+  lingering_ = true;
+  shard_.wheel_.set(timer_, shard_.now() + kLingerTimeout);
+}
+
+void Http2Connection::on_ready() {
+  if (!lingering_) {
+    Http2Session::on_ready();
+  } else if (!discard_input()) {
+    close_socket();
+  }
+}
+
+void Http2Connection::close_socket() {
+  lingering_ = false;
+  shard_.wheel_.clear(timer_);
+  if (is_open()) shard_.poller_->close(*this);
   shard_.connection_closed(*this);
 }
 

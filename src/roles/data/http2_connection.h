@@ -81,6 +81,7 @@ class Http2Connection final : public Http2Session {
  private:
   friend class Http2Request;
 
+  void on_ready() override;
   Http2Stream* on_new_stream(std::int32_t id) override;
   void build_head(bool ended, Http2Stream& stream) override;
   void on_goaway(std::int32_t last_stream_id) override;
@@ -92,6 +93,7 @@ class Http2Connection final : public Http2Session {
   void on_deadline(Instant now);
   void refuse_new_streams();
   void stream_ended();
+  void close_socket();
   [[nodiscard]] const char* head_problem() const;
 
   TimerNode timer_;
@@ -101,6 +103,8 @@ class Http2Connection final : public Http2Session {
   std::uint32_t cheap_frames_ = 0;  // since then
   bool draining_ = false;           // the client has been warned
   bool refusing_ = false;           // new streams are refused; ends with the last one
+  bool lingering_ = false;          // the session has ended; the client has not noticed yet
+  bool closes_at_once_ = false;
   bool websocket_ = false;          // the head just built asks for a tunnel
 };
 

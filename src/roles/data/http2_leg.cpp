@@ -230,7 +230,7 @@ Result<Http2Upstream*> Http2Upstreams::take(const core::SandboxSlots& sandbox, b
 
 void Http2Upstreams::close_idle() {
   for (const auto& upstream : all_) {
-    if (!upstream->is_alive() || upstream->leaving_) continue;
+    if (!upstream->is_alive()) continue;
     upstream->leaving_ = true;
     if (upstream->streams() == 0) upstream->die(0);
   }

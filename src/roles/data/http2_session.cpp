@@ -93,7 +93,7 @@ struct Http2Callbacks {
     if (stream == nullptr) return 0;
     stream->closed_ = true;
     stream->error_ = ECONNRESET;
-    if (stream->input_ended_ && !stream->output_pending()) {
+    if (stream->is_complete()) {
       of(user).note(*stream);
     } else {
       stream->on_broken(error_code);
@@ -187,8 +187,8 @@ const nghttp2_option* options() {
     nghttp2_option_new(&set);
     nghttp2_option_set_no_auto_window_update(set, 1);
     nghttp2_option_set_no_closed_streams(set, 1);
-    nghttp2_option_set_max_outbound_ack(set, 256);
-    nghttp2_option_set_stream_reset_rate_limit(set, 1'000'000, 1'000'000);  // on_cheap_frame() counts
+    nghttp2_option_set_max_outbound_ack(set, 1'000'000);            // on_cheap_frame() counts, and can say why
+    nghttp2_option_set_stream_reset_rate_limit(set, 1'000'000, 1'000'000);  // likewise
     return set;
   }();
   return made;
@@ -327,7 +327,7 @@ void Http2Session::detach(Http2Stream& stream, std::uint32_t error_code) {
   ASSERT(stream.session_ == this);
   if (stream.id_ != 0 && session_ != nullptr) {
     nghttp2_session_set_stream_user_data(session_, stream.id_, nullptr);
-    if (!stream.closed_ && (!stream.input_ended_ || stream.output_pending())) {
+    if (!stream.closed_ && !stream.is_complete()) {
       nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream.id_, error_code);
       want_flush();
     }
@@ -414,7 +414,7 @@ void Http2Session::die(int error) {
     Http2Stream& stream = *streams_.back();
     stream.closed_ = true;
     stream.error_ = error;
-    if (stream.input_ended_ && !stream.output_pending()) {
+    if (stream.is_complete()) {
       stream.on_progress();
     } else {
       stream.on_broken(NGHTTP2_CANCEL);
@@ -453,6 +453,15 @@ void Http2Session::on_ready() {
     }
     if (!feed({shard_.read_buffer_.data(), transfer.bytes})) return;
   }
+}
+
+bool Http2Session::discard_input() {
+  for (int reads = 0; readable(); ++reads) {
+    if (reads == kReadsMax) return false;
+    const Transfer transfer = receive(shard_.read_buffer_.data(), shard_.read_buffer_.size());
+    if (transfer.io == Io::ended || transfer.io == Io::failed) return false;
+  }
+  return true;
 }
 
 bool Http2Session::feed(std::string_view bytes) {

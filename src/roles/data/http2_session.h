@@ -57,6 +57,8 @@ class Http2Stream {
   BodyPart read_input(BlockPool& pool);
   void queue_output(std::string_view payload, bool last, std::string_view trailers);
   [[nodiscard]] bool output_pending() const { return !head_sent_ || !output_.empty() || (last_ && !end_sent_); }
+  // Both sides have said their last.
+  [[nodiscard]] bool is_complete() const { return input_ended_ && end_sent_; }
   // How it goes with the output: done, blocked, or failed when the stream has been closed before.
   PolledSocket::Transfer output_state();
 
@@ -118,6 +120,8 @@ class Http2Session : public PolledSocket {
   void close_session();
   // Readiness of the socket, whatever it is.
   void on_ready() override;
+  // Reads and forgets what has come. False: the peer has ended, or there is too much.
+  bool discard_input();
   // False: the session is dead.
   bool feed(std::string_view bytes);
   // Tells every stream that it is broken, and closes.

@@ -259,7 +259,7 @@ bool ProxyShard::become_http2(Http1Connection& from, std::string_view bytes, std
     is_open = connection->send(answer).io == PolledSocket::Io::done;  // the socket's buffer is empty
   }
   connection->begin(is_open ? head_size : 0, is_open ? bytes.substr(head_size) : std::string_view{});
-  if (!is_open && connection->is_alive()) connection->finish_now();
+  if (!is_open) connection->finish_now();
   if (from.is_open()) poller_->close(from);
   from.hand_over();
   http1_.closed.push_back(&from);

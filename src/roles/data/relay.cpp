@@ -17,6 +17,7 @@ using Io = PolledSocket::Io;
 
 namespace {
 constexpr int kInterimSeenMax = 100;  // more is a sandbox that never comes to the point
+constexpr std::uint8_t kReconnectsMax = 3;  // a sandbox may refuse streams on every new connection
 }  // namespace
 
 // --- beginning ----------------------------------------------------------------------------------------------------
@@ -301,7 +302,9 @@ std::string Exchange::sandbox_in_words() const {
 // The leg cannot be used any more. `error`: errno, or 0 when the sandbox ended it.
 void Exchange::upstream_broke(int error) {
   const bool nothing_came_back = !response_head_done_ && !leg_->has_received();
-  if (nothing_came_back && leg_->was_kept() && replayable_ && (!leg_->has_sent() || is_idempotent_)) {
+  const bool may_repeat = replayable_ && reconnects_ < kReconnectsMax && (!leg_->has_sent() || is_idempotent_);
+  if (nothing_came_back && leg_->was_kept() && may_repeat) {
+    ++reconnects_;
     // The sandbox had closed the kept connection before it saw the request, or the request may be repeated.
     ++shard_.metrics_.upstream_retries;
     leg_->release(false);

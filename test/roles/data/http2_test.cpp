@@ -81,7 +81,7 @@ TEST_CASE("http2: bodies of unknown length and trailers pass both ways") {
   auto client = connect_http2(plane.address());
   const auto id = client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", false);
   client.write(id, "cd", false);
-  client.end_with(id, {{"x-trail", "t"}, {"content-length", "9"}});
+  client.end_with(id, {{"x-trail", "t"}, {"x-forwarded-for", "6.6.6.6"}});
   const PeerStream answer = client.answer(id);
   CHECK(answer.body == "abcde");
   CHECK(answer.trailers == Fields{{"x-sum", "5"}});
@@ -154,7 +154,7 @@ TEST_CASE("http2: what RFC 9113 forbids in a request is refused") {
   };
   for (const auto& [name, value] : Fields{{"connection", "close"}, {"transfer-encoding", "chunked"}, {"keep-alive", "5"},
                                           {"upgrade", "websocket"}, {"proxy-connection", "x"}, {"te", "gzip"},
-                                          {"X-Upper", "case"}, {":late", "pseudo"}, {"bad name", "x"}, {"x", "a\rb"}}) {
+                                          {":late", "pseudo"}, {"bad name", "x"}, {"x", "a\rb"}}) {
     INFO(name);
     const PeerStream answer = with({name, value});
     CHECK(answer.closed);
@@ -242,7 +242,6 @@ TEST_CASE("http2: a client that reads one stream slowly gets the others") {
 TEST_CASE("http2: a stuck upload does not stop the others, and holds no more than its window") {
   Event release;
   FakeSandbox stuck([&](Wire& wire, FakeSandbox&) {
-    wire.shrink_buffers(4096);
     release.wait();
     if (auto received = read_request(wire)) wire.write(ok(std::to_string(received->body.size())));
   });
@@ -255,11 +254,11 @@ TEST_CASE("http2: a stuck upload does not stop the others, and holds no more tha
     return client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", name}, {":path", "/"},
                            {"content-length", std::to_string(size)}}, std::string(size, 'x'));
   };
-  const auto first = post("stuck", 8'000'000);
+  const auto first = post("stuck", 20'000'000);
   for (int i = 0; i < 10; ++i) CHECK(client.answer(post("f", 300'000)).body == "300000");
   CHECK(plane.snapshot()[0].memory_in_use < 4'000'000);
   release.set();
-  CHECK(client.answer(first).body == "8000000");
+  CHECK(client.answer(first).body == "20000000");
 }
 
 TEST_CASE("http2: RST_STREAM takes back a parked request and gives a running one's slot to the next") {
@@ -404,6 +403,7 @@ TEST_CASE("http2: the end of a drain refuses what is parked and resets what runs
   CHECK(client.stream(second).status() == 503);
   CHECK(field(client.stream(second).head, "x-dirigent-reason") == "draining");
   CHECK(client.stream(first).body == "abc");
+  CHECK(client.stream(first).closed);
   CHECK(client.stream(first).error == kInternalError);
 }
 
@@ -491,4 +491,31 @@ TEST_CASE("http2: bytes that are no HTTP/2 end the connection and nothing else")
   }
   CHECK(plane.eventually([&] { return plane.plane().connections() == 0; }));
   CHECK(fetch(plane.address(), get("/healthz")).status == 200);
+}
+
+TEST_CASE("http2: random frames among proper ones end the connection at most, and take every request with it") {
+  FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
+  Plane plane;
+  plane.route("f", {sandbox.address()});
+  const std::uint64_t seed = 1126'2026;
+  INFO("seed " << seed);
+  Rng rng(seed);
+  const auto byte = [&] { return static_cast<char>(rng() & 0xff); };
+  for (int round = 0; round < 150; ++round) {
+    Http2Peer client(Wire::connect(plane.address()), Http2Peer::Side::client);
+    for (std::uint64_t i = rng() % 4; i-- > 0;) {
+      client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", rng() % 2 == 0);
+    }
+    std::string noise;
+    for (std::uint64_t frames = 1 + rng() % 6; frames-- > 0;) {
+      const std::size_t size = rng() % 40;
+      noise += {0, 0, static_cast<char>(size), static_cast<char>(rng() % 11), byte(), 0, 0, 0, static_cast<char>(rng() % 12)};
+      for (std::size_t i = 0; i < size; ++i) noise.push_back(byte());
+    }
+    client.wire().write(noise);
+    client.wire().shutdown_write();
+    client.wire().read_to_end();
+  }
+  CHECK(plane.eventually([&] { return plane.plane().connections() == 0 && plane.in_flight() == 0; }));
+  CHECK(fetch(plane.address(), get("/", "f")).body == "fine");
 }

@@ -168,3 +168,113 @@ TEST_CASE("limits: a queue that is full or too slow refuses, with the reason") {
   CHECK(slow.header("X-Dirigent-Reason") == "queue-timeout");
   CHECK(slow.body.find("\"ran\":false") != std::string::npos);
 }
+
+TEST_CASE("limits: connections of one address above its limit are told so, and count again when one has gone") {
+  Plane plane([](roles::ProxyOptions& options) {
+    options.limits.connections_per_address_max = 2;
+    options.shards = 2;
+  });
+  const auto is_served = [](Wire& wire) {
+    wire.write(get("/healthz"));
+    return read_response(wire).status;
+  };
+  Wire first = Wire::connect(plane.address());
+  CHECK(is_served(first) == 200);
+  {
+    Wire second = Wire::connect(plane.address());
+    CHECK(is_served(second) == 200);
+    Wire third = Wire::connect(plane.address());
+    const Response refused = read_response(third);
+    CHECK(refused.status == 429);
+    CHECK(refused.header("X-Dirigent-Reason") == "max-inflight");
+    CHECK(third.at_end());
+  }
+  REQUIRE(plane.eventually([&] { return plane.plane().connections() == 1; }));
+  Wire again = Wire::connect(plane.address());
+  CHECK(is_served(again) == 200);
+}
+
+TEST_CASE("limits: trusted proxies have no limit of their own") {
+  Plane plane([](roles::ProxyOptions& options) {
+    options.limits.connections_per_address_max = 1;
+    options.trusted_proxies = {"127.0.0.0/8"};
+  });
+  Wire first = Wire::connect(plane.address());
+  Wire second = Wire::connect(plane.address());
+  for (Wire* wire : {&first, &second}) {
+    wire->write(get("/healthz"));
+    CHECK(read_response(*wire).status == 200);
+  }
+}
+
+TEST_CASE("limits: a body that trickles is a 408 once the sandbox has waited long enough, gRPC may be silent") {
+  FakeSandbox sandbox(FakeSandbox::answering(ok("done")));
+  Plane plane([](roles::ProxyOptions& options) {
+    options.limits.body_timeout = 300ms;
+    options.limits.body_rate_min = 10_MiB;
+  });
+  plane.route("f", {sandbox.address()});
+  Wire slow = Wire::connect(plane.address());
+  slow.write("POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 1000\r\n\r\n");
+  std::atomic<bool> stop{false};
+  std::thread trickle([&] {
+    // Paced by the clock on purpose: never silent for as long as body_timeout.
+    while (!stop && slow.write("x")) std::this_thread::sleep_for(20ms);
+  });
+  const Response response = read_response(slow);
+  stop = true;
+  trickle.join();
+  CHECK(response.status == 408);
+  CHECK(response.header("X-Dirigent-Reason") == "request-timeout");
+  CHECK(response.body.find("more slowly than") != std::string::npos);
+  CHECK(plane.eventually([&] { return plane.in_flight() == 0; }));
+
+  Wire grpc = Wire::connect(plane.address());
+  grpc.write("POST / HTTP/1.1\r\nHost: f\r\nContent-Type: application/grpc+proto\r\nContent-Length: 2\r\n\r\nx");
+  std::this_thread::sleep_for(700ms);  // more than twice the limit
+  grpc.write("y");
+  CHECK(read_response(grpc).body == "done");
+}
+
+TEST_CASE("limits: the size of a body, at the limit and one above, announced or not") {
+  FakeSandbox sandbox(FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
+  Plane plane([](roles::ProxyOptions& options) { options.limits.body_max = Bytes{10}; });
+  plane.route("f", {sandbox.address()});
+  const auto post = [&](std::string_view framing) {
+    return fetch(plane.address(), fmt::format("POST / HTTP/1.1\r\nHost: f\r\n{}", framing));
+  };
+  CHECK(post("Content-Length: 10\r\n\r\n0123456789").body == "10");
+  const Response announced = post("Content-Length: 11\r\n\r\n01234567890");
+  CHECK(announced.status == 413);
+  CHECK(announced.header("X-Dirigent-Reason") == "body-too-large");
+  CHECK(post("Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n").body == "10");
+  CHECK(post("Transfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n").status == 413);
+  CHECK(plane.eventually([&] { return plane.in_flight() == 0; }));
+}
+
+TEST_CASE("limits: above the memory ceiling new requests are refused with a reason, and served when it is free again") {
+  FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
+  Plane plane([](roles::ProxyOptions& options) { options.limits.memory_max = 1_MiB; });
+  plane.route("f", {});
+  // Each parked request holds a block of 4 KiB and more.
+  std::vector<Wire> parked;
+  for (int i = 0; i < 400; ++i) {
+    parked.push_back(Wire::connect(plane.address()));
+    parked.back().write(get("/", "f"));
+  }
+  REQUIRE(plane.eventually([&] { return plane.snapshot()[0].memory_in_use > 1'000'000; }));
+  const Response refused = fetch(plane.address(), get("/", "f"));
+  CHECK(refused.status == 503);
+  CHECK(refused.header("X-Dirigent-Reason") == "overloaded");
+  CHECK_FALSE(refused.header("Retry-After").empty());
+  CHECK(refused.body.find("\"ran\":false") != std::string::npos);
+  CHECK(plane.waiting() < 300);
+  CHECK(plane.waiting() > 100);
+  plane.route("f", {sandbox.address()});
+  int served = 0;
+  for (Wire& wire : parked) served += read_response(wire).status == 200 ? 1 : 0;
+  CHECK(served > 100);
+  parked.clear();
+  REQUIRE(plane.eventually([&] { return plane.snapshot()[0].memory_in_use < 100'000; }));
+  CHECK(fetch(plane.address(), get("/", "f")).body == "fine");
+}
