@@ -450,6 +450,8 @@ struct DataPlaneHello {
   version @4 :Text;
   # All that it has of sandboxes' limits.
   shares @5 :List(SlotShare);
+  # host:port of its admin port, for dirigent ctl; empty when it has none.
+  adminAddress @6 :Text;
 }
 
 # What a data plane has of one sandbox's concurrency limit. 0 = nothing, 4294967295 = no limit.

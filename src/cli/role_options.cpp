@@ -49,6 +49,14 @@ class Binder {
     });
   }
 
+  void fraction(std::string_view key, double& out) {
+    parse<double>(key, out, [](std::string_view text) -> Result<double> {
+      const auto number = parse_number(text);
+      if (number && *number >= 0 && *number <= 1) return *number;
+      return failure(ErrorCode::invalid_argument, "\"{}\" is not a number in 0..1", text);
+    });
+  }
+
   void duration(std::string_view key, Duration& out) { parse<Duration>(key, out, parse_duration); }
 
   void address(std::string_view key, std::string& out) {
@@ -154,6 +162,8 @@ void bind_data(Binder& bind, Options& options) {
   bind.number("shards", options.shards, 0, 256);
   bind.parse<policy::BalancerKind>("balancer", options.balancer, policy::parse_balancer);
   bind.flag("expose_timing", options.expose_timing);
+  bind.text("access_log", options.access_log);
+  bind.fraction("access_log_sample", options.access_log_sample);
   bind.number("streams_max", options.limits.streams_max, 1, 100'000);
   bind.number("connections_per_address_max", options.limits.connections_per_address_max, 0, 1'000'000);
   bind.duration("body_timeout", options.limits.body_timeout);

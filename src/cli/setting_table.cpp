@@ -71,6 +71,8 @@ void add_data(Table& table, const std::string& section, const std::string& shard
   table.push_back(
       {section, "balancer", "NAME", "knative", "policy that chooses a sandbox", false, policy::balancer_names()});
   table.push_back({section, "expose_timing", "", "true", "Server-Timing on every response"});
+  table.push_back({section, "access_log", "PATH", "", "one JSON line per call; \"-\" = standard output, without it none"});
+  table.push_back({section, "access_log_sample", "FRACTION", "1", "of the calls that are logged, 0 to 1"});
   table.push_back({section, "streams_max", "N", "1000", "most HTTP/2 requests at a time on one client connection"});
   table.push_back({section, "connections_per_address_max", "N", "0",
                    "most connections of one client address; 0 = no limit (trusted proxies have none)"});
@@ -93,7 +95,7 @@ Table make_table() {
   add_process(table, "control");
 
   add_data(table, "data", "0");
-  table.push_back({"data", "admin_listen", "ADDRESS", "127.0.0.1:9093", "health and metrics"});
+  table.push_back({"data", "admin_listen", "ADDRESS", "127.0.0.1:9093", "health, metrics and the last calls"});
   table.push_back({"data", "control", "ADDRESS", "127.0.0.1:9090", "control planes to join", true});
   table.push_back({"data", "id", "NAME", "", "name of this data plane (without it: host name and port)"});
   table.push_back({"data", "advertise", "HOST:PORT", "", "address that clients use (without it: the listen address)"});
@@ -113,7 +115,7 @@ Table make_table() {
   table.push_back({"dev", "rpc_listen", "ADDRESS", "127.0.0.1:0", "where further workers and data planes may join"});
   table.push_back({"dev", "form_listen", "ADDRESS", "127.0.0.1:9091", "registration by form"});
   table.push_back({"dev", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});
-  table.push_back({"dev", "data_admin_listen", "ADDRESS", "127.0.0.1:9093", "health and metrics of the data plane"});
+  table.push_back({"dev", "data_admin_listen", "ADDRESS", "127.0.0.1:9093", "health, metrics and the last calls of the data plane"});
   add_node(table, "dev");
   add_policies(table, "dev");
   add_process(table, "dev");

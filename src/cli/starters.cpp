@@ -142,6 +142,8 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.limits.connections_max = options.connections_max;
   set_limits(data.limits, options.limits);
   data.expose_timing = options.expose_timing;
+  data.access_log = options.access_log;
+  data.access_log_sample = options.access_log_sample;
   data.trusted_proxies = options.trusted_proxies;
   data.version = version_number();
   return data;
@@ -254,6 +256,8 @@ io::Task<std::unique_ptr<RunningRole>> start_dev(io::Loop& loop, DevOptions opti
   data.balancer = options.balancer;
   data.limits = options.limits;
   data.expose_timing = options.expose_timing;
+  data.access_log = options.access_log;
+  data.access_log_sample = options.access_log_sample;
   auto data_options = data_role(data);
   if (!data_options) co_return failure(data_options.error());
   dev.data = std::move(*data_options);

@@ -545,6 +545,7 @@ void write(schema::DataPlaneHello::Builder to, const DataPlaneHello& from) {
   to.setInvokeAddress(text(from.invoke_address));
   to.setHostId(text(from.host_id));
   to.setVersion(text(from.version));
+  to.setAdminAddress(text(from.admin_address));
   auto shares = to.initShares(count(from.shares.size()));
   for (std::size_t i = 0; i < from.shares.size(); ++i) {
     auto share = shares[count(i)];
@@ -560,6 +561,7 @@ Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
     to.invoke_address = text(from.getInvokeAddress());
     to.host_id = text(from.getHostId());
     to.version = text(from.getVersion());
+    to.admin_address = text(from.getAdminAddress());
     const auto shares = from.getShares();
     to.shares.reserve(shares.size());
     for (auto share : shares) to.shares.push_back({SandboxId{share.getId()}, share.getGranted(), share.getHeld()});

@@ -3,57 +3,17 @@
 // The verbs against the real API on a real port, with a fake control plane behind it in a thread of its own.
 #include "cli/ctl/ctl.h"
 
-#include <asio/co_spawn.hpp>
-
-#include <future>
-#include <thread>
-
 #include "catch.h"
 #include "cli/config_command.h"
 #include "fakes/contains.h"
 #include "fakes/fake_control_service.h"
 #include "roles/control/http_api.h"
+#include "server_thread.h"
 
 namespace dirigent::cli {
 namespace {
 
-// Serves `handler` until destroyed.
-class ServerThread {
- public:
-  explicit ServerThread(io::HttpHandler handler) {
-    std::promise<std::string> ready;
-    auto address = ready.get_future();
-    thread_ = std::thread([this, &ready, served = std::move(handler)]() mutable {
-      io::HttpServerOptions options;
-      options.listen = "127.0.0.1:0";
-      auto server = io::serve_http(loop_, options, std::move(served));
-      if (!server) {
-        ready.set_exception(std::make_exception_ptr(std::runtime_error(server.error().message)));
-        return;
-      }
-      server_ = std::move(*server);
-      ready.set_value(server_->address());
-      loop_.run();
-      server_.reset();
-    });
-    address_ = address.get();
-  }
-  ServerThread(const ServerThread&) = delete;
-  ServerThread& operator=(const ServerThread&) = delete;
-  ~ServerThread() {
-    loop_.post([this] {
-      asio::co_spawn(loop_.context().get_executor(), server_->close(1s), [this](std::exception_ptr) { loop_.stop(); });
-    });
-    thread_.join();
-  }
-  [[nodiscard]] const std::string& address() const { return address_; }
-
- private:
-  io::Loop loop_;
-  std::unique_ptr<io::HttpServer> server_;
-  std::string address_;
-  std::thread thread_;
-};
+using test::ServerThread;
 
 struct Run {
   int status = -1;

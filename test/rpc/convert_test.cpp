@@ -159,7 +159,7 @@ TEST_CASE("convert: a worker's hello arrives with every field") {
 }
 
 TEST_CASE("convert: a data plane's hello arrives with every field") {
-  const DataPlaneHello sent{2, DataPlaneId{"data-1"}, "10.0.0.1:8080", "boot-1", "0.1.0", {{SandboxId{4}, 1, 2}, {SandboxId{5}, kUnlimitedSlots, kUnlimitedSlots}}};
+  const DataPlaneHello sent{2, DataPlaneId{"data-1"}, "10.0.0.1:8080", "boot-1", "0.1.0", "10.0.0.1:9093", {{SandboxId{4}, 1, 2}, {SandboxId{5}, kUnlimitedSlots, kUnlimitedSlots}}};
   const auto got = round_trip<schema::DataPlaneHello>(sent);
   REQUIRE(got);
   CHECK(got->protocol == 2);
@@ -167,6 +167,7 @@ TEST_CASE("convert: a data plane's hello arrives with every field") {
   CHECK(got->invoke_address == sent.invoke_address);
   CHECK(got->host_id == sent.host_id);
   CHECK(got->version == sent.version);
+  CHECK(got->admin_address == sent.admin_address);
   REQUIRE(got->shares.size() == 2);
   CHECK(got->shares[0].sandbox.value == 4);
   CHECK(got->shares[0].granted == 1);

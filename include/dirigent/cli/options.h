@@ -70,6 +70,8 @@ struct DataOptions {
   std::uint32_t shards = 0;        // 0 = one per CPU
   policy::BalancerKind balancer = policy::BalancerKind::knative;
   bool expose_timing = true;       // Server-Timing and its kin on responses
+  std::string access_log;          // a path, "-" = standard output, "" = none
+  double access_log_sample = 1;    // of the calls
   DataLimitOptions limits;
   std::uint32_t connections_max = 10'000;
   std::vector<std::string> trusted_proxies;  // peers whose X-Forwarded-* are believed
@@ -114,6 +116,8 @@ struct DevOptions {
   std::uint32_t shards = 1;
   policy::BalancerKind balancer = policy::BalancerKind::knative;
   bool expose_timing = true;
+  std::string access_log;
+  double access_log_sample = 1;
   DataLimitOptions limits;
   PolicyOptions policies;
   NodeOptions node;

@@ -69,6 +69,7 @@ struct DataPlaneHello {
   std::string invoke_address;  // host:port that clients use
   std::string host_id;
   std::string version;
+  std::string admin_address;   // host:port of its admin port; "" = none
   std::vector<SlotShare> shares;  // all that it has: a control plane that does not know gives nothing of it away
 };
 // The load of one function on one shard of a data plane since its last report. Sent at once when a request has to wait and

@@ -47,6 +47,7 @@ struct DataLimits {
   Bytes memory_max = 512_MiB;
   std::uint32_t requests_per_connection_max = 0;   // 0 = no limit
   std::uint32_t idle_per_sandbox_max = 256;        // kept connections per sandbox and shard
+  std::uint32_t calls_kept = 10'000;               // the last calls, for `dirigent ctl trace`; 376 bytes each
   std::uint32_t metric_functions_max = 1000;       // functions with metric series of their own
 };
 
@@ -62,6 +63,8 @@ struct DataRoleOptions {
   DataLimits limits;
   bool expose_timing = true;             // Server-Timing and X-Served-By on responses
   std::vector<std::string> trusted_proxies;  // whose X-Forwarded-* is believed: addresses and networks
+  std::string access_log;                // one JSON line per call: a path, "-" = standard output, "" = none
+  double access_log_sample = 1;          // of the calls, 0 to 1
   std::string version;
   std::uint64_t seed = 0;                // 0 = from the operating system
 };
@@ -74,7 +77,7 @@ class DataRole {
   // invalid_argument names the option, everything else the address and what is wrong with it.
   static Result<std::unique_ptr<DataRole>> start(io::Loop& main, DataRoleOptions options);
 
-  // Where functions are invoked and where /metrics, /healthz and /readyz are, with the real ports ("" = none).
+  // Where functions are invoked and where /metrics, /healthz, /readyz and the last calls are, with the real ports ("" = none).
   [[nodiscard]] virtual std::string address() const = 0;
   [[nodiscard]] virtual std::string admin_address() const = 0;
   // A complete route update has been applied, and the role is not draining.

@@ -56,6 +56,8 @@ std::vector<Verb> read_verbs();     // list, describe
 std::vector<Verb> change_verbs();   // delete, scale
 std::vector<Verb> invoke_verbs();   // invoke
 std::vector<Verb> watch_verbs();    // logs, events
+std::vector<Verb> trace_verbs();    // trace
+std::vector<Verb> top_verbs();      // top
 std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
 
 const std::vector<Verb>& all_verbs();

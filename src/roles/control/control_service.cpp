@@ -286,7 +286,7 @@ std::vector<DataPlaneView> ControlRoleImpl::data_planes() {
   std::vector<DataPlaneView> views;
   const Instant now = io::Loop::now();
   for (const auto& [session, plane] : conductor_->data_planes()) {
-    if (!plane.leaving) views.push_back({plane.hello.id, plane.hello.invoke_address, now - plane.heard_at});
+    if (!plane.leaving) views.push_back({plane.hello.id, plane.hello.invoke_address, now - plane.heard_at, plane.hello.admin_address});
   }
   return views;
 }
@@ -330,16 +330,22 @@ std::string ControlRoleImpl::metrics() {
     writer.gauge("dirigent_node_cpu_reserved", "CPUs reserved by sandboxes.", static_cast<double>(node.reserved.cpu.value) / 1000, {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_cpu_used", "CPUs used, as the node last said.", static_cast<double>(node.usage.used.cpu.value) / 1000, {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
     writer.gauge("dirigent_node_memory_capacity", "Bytes of memory of the node.", static_cast<double>(node.info.capacity.memory.value), {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
     writer.gauge("dirigent_node_memory_reserved", "Bytes reserved by sandboxes.", static_cast<double>(node.reserved.memory.value), {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
+    writer.gauge("dirigent_node_memory_used", "Bytes used, as the node last said.", static_cast<double>(node.usage.used.memory.value), {{"node", id.value}});
+  }
+  for (const auto& [id, node] : fleet.nodes()) {
     writer.gauge("dirigent_node_heartbeat_age_seconds", "Since the node was last heard.", to_seconds(now - node.heard_at), {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
-    writer.histogram("dirigent_sandbox_create_seconds", "Placed to ready.", node.start_times, kStartBounds, {{"node", id.value}});
+    writer.histogram("dirigent_sandbox_create_seconds", "Placed to ready.", node.start_times, kStartBounds, {{"node", id.value}, {"runtime", node.info.runtime}});
   }
   // A series per function is what breaks a metrics store at this scale: only functions with anything to show, 1000 at most.
   std::vector<std::pair<const FunctionName*, const core::FunctionControl*>> shown;
@@ -356,6 +362,12 @@ std::string ControlRoleImpl::metrics() {
   }
   for (const auto& [name, control] : shown) {
     writer.gauge("dirigent_autoscaler_panic_mode", "1 while panicking.", control->last_scaling && control->last_scaling->panicking ? 1 : 0, {{"fn", name->value}});
+  }
+  for (const auto& [name, control] : shown) {
+    writer.gauge("dirigent_autoscaler_target", "Load that one sandbox should have.", control->last_scaling ? control->last_scaling->target : 0, {{"fn", name->value}});
+  }
+  for (const auto& [name, control] : shown) {
+    writer.gauge("dirigent_autoscaler_excess_burst", "Room for a burst beyond the load there is.", control->last_scaling ? control->last_scaling->excess_burst_capacity : 0, {{"fn", name->value}});
   }
   return writer.take();
 }

@@ -179,7 +179,7 @@ std::string data_planes_json(const std::vector<DataPlaneView>& data_planes) {
   Json array = Json::array();
   for (const auto& plane : data_planes) {
     array.push_back(Json{{"id", plane.id.value}, {"invoke_address", plane.invoke_address},
-                         {"last_heard_ms", ms(plane.last_heard)}});
+                         {"admin_address", plane.admin_address}, {"last_heard_ms", ms(plane.last_heard)}});
   }
   return print_json(Json{{"data_planes", std::move(array)}});
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace dirigent::roles {
 
@@ -13,6 +14,19 @@ int hex_value(char c) {
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
 }
+
+// Fields that a reader may act on before it has seen the content, or that say who sent it (RFC 9110 6.5.1). Those that the
+// proxy itself knows are left out of this list.
+bool may_trail(std::string_view name) {
+  static constexpr std::string_view kRefused[] = {
+      "authorization", "www-authenticate", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
+      "content-language", "content-location", "cache-control", "age", "expires", "vary", "location", "retry-after",
+      "max-forwards", "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
+      "authentication-info", "pragma", "x-http-method-override"};
+  if (header_kind(name) != HeaderKind::other) return false;
+  return std::none_of(std::begin(kRefused), std::end(kRefused),
+                      [name](std::string_view refused) { return equals_ignoring_case(refused, name); });
+}
 }  // namespace
 
 void BodyDecoder::begin(Framing framing, std::uint64_t length) {
@@ -21,10 +35,19 @@ void BodyDecoder::begin(Framing framing, std::uint64_t length) {
   digits_ = 0;
   remaining_ = framing == Framing::length ? length : 0;
   line_bytes_ = trailer_bytes_ = 0;
+  payload_bytes_ = extension_bytes_ = 0;
   problem_ = nullptr;
   line_.clear();
   trailers_.clear();
+  withheld_.clear();
   done_ = framing == Framing::none || (framing == Framing::length && length == 0);
+}
+
+void BodyDecoder::withhold_listed(const MessageHead& head) {
+  if (framing_ != Framing::chunked) return;
+  for (const HeaderField& field : head) {
+    if (field.kind == HeaderKind::connection) withheld_.append(field.value).append(",");
+  }
 }
 
 BodyDecoder::Step BodyDecoder::decode(char* data, std::size_t size) {
@@ -68,8 +91,10 @@ BodyDecoder::Step BodyDecoder::decode_chunked(char* data, std::size_t size) {
         ++step.consumed;
         if (c == '\r') {
           state_ = State::size_newline;
-        } else if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f || ++line_bytes_ > kLineMax) {
+        } else if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) {
           problem_ = "a malformed chunk extension";
+        } else if (++line_bytes_ > kLineMax || ++extension_bytes_ > kExtensionsMax + payload_bytes_) {
+          problem_ = "the chunk extensions are too long";
         }
         break;
       case State::size_newline:
@@ -85,6 +110,7 @@ BodyDecoder::Step BodyDecoder::decode_chunked(char* data, std::size_t size) {
         step.consumed += part;
         step.produced += part;
         remaining_ -= part;
+        payload_bytes_ += part;
         if (remaining_ == 0) state_ = State::data_return;
         break;
       }
@@ -141,9 +167,8 @@ void BodyDecoder::keep_trailer(std::string_view line) {
       return;
     }
   }
-  // What frames, routes or authenticates a message has no business after it.
-  const HeaderKind kind = header_kind(line.substr(0, colon));
-  if (kind != HeaderKind::other) return;
+  const std::string_view name = line.substr(0, colon);
+  if (!may_trail(name) || list_contains(withheld_, name)) return;
   trailers_.append(line).append("\r\n");
 }
 

@@ -56,6 +56,12 @@ Result<int> listen_tcp(const std::string& text, bool shared) {
 
 Result<std::unique_ptr<DataPlane>> DataPlane::open(io::Loop& main, ProxyOptions options,
                                                    std::function<void(std::vector<DataPlaneMessage>)> tell) {
+  if (options.calls_kept < 1 || options.calls_kept > 10'000'000) {
+    return failure(ErrorCode::invalid_argument, "calls_kept: {} is not 1 to 10000000", options.calls_kept);
+  }
+  if (!(options.access_log_sample >= 0 && options.access_log_sample <= 1)) {
+    return failure(ErrorCode::invalid_argument, "access_log_sample: {} is not 0 to 1", options.access_log_sample);
+  }
   if (options.shards < 1 || options.shards > 256) {
     return failure(ErrorCode::invalid_argument, "shards: {} is not 1 to 256", options.shards);
   }
@@ -76,6 +82,12 @@ DataPlane::DataPlane(io::Loop& main, ProxyOptions options, std::function<void(st
 DataPlane::~DataPlane() { ASSERT(stopped_, "a data plane is destroyed without having been stopped"); }
 
 Status DataPlane::open_shards() {
+  if (!options_.access_log.empty()) {
+    auto log = AccessLog::open(options_.access_log);
+    if (!log) return failure(log.error());
+    access_log_ = std::move(*log);
+    shared_.access_log = access_log_.get();
+  }
   const bool is_shared = options_.shards > 1;
   if (is_shared) {
     // With SO_REUSEPORT a second data plane on the same port would silently take half of the connections.
@@ -202,9 +214,10 @@ void DataPlane::report_all() {
 
 // --- metrics ------------------------------------------------------------------------------------------------------
 
-io::Task<std::vector<MetricsSnapshot>> DataPlane::snapshot() {
+template <class Part, class Look>
+io::Task<std::vector<Part>> DataPlane::gather(Look look) {
   struct Gathering {
-    std::vector<MetricsSnapshot> snapshots;
+    std::vector<Part> parts;
     std::size_t missing = 0;
     asio::steady_timer complete;
     explicit Gathering(io::Loop& loop) : complete(loop.context()) {
@@ -212,12 +225,12 @@ io::Task<std::vector<MetricsSnapshot>> DataPlane::snapshot() {
     }
   };
   auto gathering = std::make_shared<Gathering>(main_);
-  gathering->snapshots.resize(shards_.size());
+  gathering->parts.resize(shards_.size());
   gathering->missing = shards_.size();
   for (std::uint32_t i = 0; i < shards_.size(); ++i) {
-    on_shard(i, [&main = main_, gathering, i](ProxyShard& shard) {
-      main.post([gathering, i, snapshot = shard.snapshot()]() mutable {
-        gathering->snapshots[i] = std::move(snapshot);
+    on_shard(i, [&main = main_, gathering, i, look](ProxyShard& shard) {
+      main.post([gathering, i, part = look(i, shard)]() mutable {
+        gathering->parts[i] = std::move(part);
         if (--gathering->missing == 0) gathering->complete.cancel();
       });
     });
@@ -227,8 +240,52 @@ io::Task<std::vector<MetricsSnapshot>> DataPlane::snapshot() {
     co_await gathering->complete.async_wait(asio::redirect_error(use_task, error));
     if (gathering->missing > 0 && stopped_) co_return failure(ErrorCode::cancelled, "the data plane has stopped");
   }
-  co_return std::move(gathering->snapshots);
+  co_return std::move(gathering->parts);
 }
+
+io::Task<std::vector<MetricsSnapshot>> DataPlane::snapshot() {
+  auto look = [](std::uint32_t, ProxyShard& shard) { return shard.snapshot(); };
+  co_return co_await gather<MetricsSnapshot>(look);
+}
+
+io::Task<DataPlane::Calls> DataPlane::calls(CallQuery query, std::vector<std::uint64_t> after) {
+  struct Part {
+    std::vector<CallRecord> records;
+    std::uint64_t newest = 0;
+  };
+  auto wanted = std::make_shared<std::pair<CallQuery, std::vector<std::uint64_t>>>(std::move(query), std::move(after));
+  auto look = [wanted](std::uint32_t index, ProxyShard& shard) {
+    const auto& [common, cursor] = *wanted;
+    Part part;
+    part.newest = shard.calls().newest();
+    if (cursor.empty()) {
+      part.records = shard.calls().find(common);
+    } else if (index < cursor.size() && cursor[index] < part.newest) {
+      CallQuery own = common;
+      own.after = cursor[index];
+      // A shard that had no call yet is asked for all it has.
+      part.records = shard.calls().find(own);
+      if (part.records.size() == own.limit) part.newest = part.records.back().sequence;
+    }
+    return part;
+  };
+  auto parts = co_await gather<Part>(look);
+  if (!parts) co_return failure(parts.error());
+  Calls calls;
+  for (Part& part : *parts) {
+    calls.by_shard.push_back(std::move(part.records));
+    calls.cursor.push_back(part.newest);
+  }
+  co_return calls;
+}
+
+io::Task<std::vector<RecentWindow>> DataPlane::recent(Duration window) {
+  const std::int64_t now_us = io::Loop::wall_now().time_since_epoch() / 1us;
+  auto look = [now_us, window](std::uint32_t, ProxyShard& shard) { return shard.calls().recent(now_us, window); };
+  co_return co_await gather<RecentWindow>(look);
+}
+
+std::uint64_t DataPlane::access_log_dropped() const { return access_log_ ? access_log_->dropped() : 0; }
 
 // --- stopping -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@
 #include "dirigent/core/switchboard.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
+#include "roles/data/access_log.h"
 #include "roles/data/proxy_options.h"
 #include "roles/data/proxy_shard.h"
 
@@ -53,6 +54,17 @@ class DataPlane {
   // What every shard counts. Waits for a turn of each shard's loop.
   io::Task<std::vector<MetricsSnapshot>> snapshot();
 
+  // The last calls that match, in the order of their ends on each shard; with `after`, one sequence per shard (missing ones
+  // are 0), those that ended after it. Waits for a turn of each shard's loop.
+  struct Calls {
+    std::vector<std::vector<CallRecord>> by_shard;
+    std::vector<std::uint64_t> cursor;  // for `after`, to go on
+  };
+  io::Task<Calls> calls(CallQuery query, std::vector<std::uint64_t> after);
+  // What became of the calls of the last `window`, function by function, one entry per shard.
+  io::Task<std::vector<RecentWindow>> recent(Duration window);
+  [[nodiscard]] std::uint64_t access_log_dropped() const;
+
   // Stops accepting, lets requests finish within `drain`, refuses and cuts what is left, joins the threads.
   io::Action stop(Duration drain);
   // The same at once and without a coroutine: for a start that failed half-way. Nothing is answered.
@@ -84,12 +96,16 @@ class DataPlane {
   template <class Done>
   io::Action wait_for(Done done, Instant deadline);
   void progress() { progress_.cancel(); }
+  // What `look` says of every shard, by shard.
+  template <class Part, class Look>
+  io::Task<std::vector<Part>> gather(Look look);
 
   io::Loop& main_;
   const ProxyOptions options_;
   std::function<void(std::vector<DataPlaneMessage>)> tell_;
   std::string address_;
   core::Switchboard switchboard_;  // freed after the shards, which hold pointers into it
+  std::unique_ptr<AccessLog> access_log_;
   DataPlaneShared shared_;
   std::vector<Shard> shards_;
   asio::steady_timer progress_;

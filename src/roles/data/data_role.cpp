@@ -12,6 +12,7 @@
 #include "dirigent/io/http.h"
 #include "dirigent/roles/worker_role.h"
 #include "dirigent/rpc/cluster.h"
+#include "roles/data/calls_api.h"
 #include "roles/data/data_plane.h"
 
 namespace dirigent::roles {
@@ -74,6 +75,7 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
     // Unique per data plane also when the system chose the port.
     hello.id = options_.id.empty() ? DataPlaneId{fmt::format("{}-{}", machine_node_id(), plane_->address())} : options_.id;
     hello.invoke_address = options_.invoke_address.empty() ? plane_->address() : options_.invoke_address;
+    hello.admin_address = admin_address();
     hello.host_id = options_.host_id;
     hello.version = options_.version;
     hello.shares = plane_->begin_session();
@@ -101,6 +103,8 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
     heartbeat_.arm(io::Loop::now() + kHeartbeatInterval);
   }
   io::Action handle_admin(io::HttpRequest request, io::HttpResponse& response);
+  io::Action show_calls(const io::HttpRequest& request, io::HttpResponse& response);
+  io::Action show_recent(const io::HttpRequest& request, io::HttpResponse& response);
 
   io::Loop& main_;
   DataRoleOptions options_;
@@ -122,6 +126,9 @@ Status DataRoleImpl::open() {
   proxy.expose_timing = options_.expose_timing;
   proxy.host_id = options_.host_id;
   proxy.trusted_proxies = options_.trusted_proxies;
+  proxy.access_log = options_.access_log;
+  proxy.access_log_sample = options_.access_log_sample;
+  proxy.calls_kept = options_.limits.calls_kept;
   proxy.seed = options_.seed == 0 ? entropy_seed() : options_.seed;
   auto plane = DataPlane::open(main_, std::move(proxy), [this](std::vector<DataPlaneMessage> messages) {
     if (!client_) return;
@@ -169,13 +176,45 @@ io::Action DataRoleImpl::handle_admin(io::HttpRequest request, io::HttpResponse&
     }
     std::string text = render_metrics(std::move(*snapshots), options_.limits.metric_functions_max, plane_->sandboxes(),
                                       options_.version);
+    text += fmt::format("# HELP dirigent_access_log_dropped_total Lines of the access log that were lost.\n"
+                        "# TYPE dirigent_access_log_dropped_total counter\ndirigent_access_log_dropped_total {}\n",
+                        plane_->access_log_dropped());
     response = io::text_response(200, std::move(text));
     for (auto& [name, value] : response.headers) {
       if (name == "Content-Type") value = "text/plain; version=0.0.4; charset=utf-8";
     }
+  } else if (path == "/v1/calls") {
+    co_await show_calls(request, response);
+  } else if (path == "/v1/recent") {
+    co_await show_recent(request, response);
   } else {
-    response = io::text_response(404, "served here: /healthz, /readyz, /metrics\n");
+    response = io::text_response(404, "served here: /healthz, /readyz, /metrics, /v1/calls, /v1/recent\n");
   }
+}
+
+io::Action DataRoleImpl::show_calls(const io::HttpRequest& request, io::HttpResponse& response) {
+  const auto wanted = parse_calls_query(request.query());
+  if (!wanted) {
+    response = io::text_response(400, wanted.error().message + "\n");
+    co_return;
+  }
+  auto calls = co_await plane_->calls(wanted->query, wanted->after);
+  response = calls ? io::json_response(200, calls_json(*calls, wanted->query.limit)) : io::text_response(503, calls.error().message + "\n");
+}
+
+io::Action DataRoleImpl::show_recent(const io::HttpRequest& request, io::HttpResponse& response) {
+  const auto window = parse_recent_query(request.query());
+  if (!window) {
+    response = io::text_response(400, window.error().message + "\n");
+    co_return;
+  }
+  auto recent = co_await plane_->recent(*window);
+  auto loads = co_await plane_->snapshot();
+  if (!recent || !loads) {
+    response = io::text_response(503, "the data plane has stopped\n");
+    co_return;
+  }
+  response = io::json_response(200, recent_json(*recent, *loads, *window));
 }
 
 io::Action DataRoleImpl::stop(Duration drain) {

@@ -146,6 +146,7 @@ void Exchange::reset(ExchangeFront& front) {
   first_body_ = {};
   body_waited_ = Duration::zero();
   body_bytes_ = 0;
+  notes_.clear();
   phases_ = {};
 }
 
@@ -167,6 +168,7 @@ void Exchange::begin(ExchangeFront& front, const ClientPeer& peer, std::size_t h
                      bool body_done) {
   const RequestHead& head = shard_.request_head_;
   reset(front);
+  notes_.peer = &peer;
   arrived_ = shard_.read_clock();
   is_head_ = head.is_head;
   is_idempotent_ = head.is_idempotent;
@@ -261,6 +263,7 @@ void Exchange::follow(const core::Admission& admission) {
 void Exchange::granted(const core::Lease& lease) {
   lease_ = lease;
   has_lease_ = true;
+  notes_.granted(lease.sandbox->sandbox.id, lease.sandbox->sandbox.node);
   start_exchange();
 }
 
@@ -285,6 +288,7 @@ void Exchange::answer_own(int status, std::string_view content_type, std::string
   TextWriter writer(client_head_->data(), client_head_->capacity);
   writer.add("HTTP/1.1 ").add_number(static_cast<std::uint64_t>(status)).add(" OK\r\n");
   writer.add_header("Date", shard_.date()).add_header("Content-Type", content_type);
+  notes_.bytes_out = is_head_ ? 0 : body.size();
   record_outcome(status, Reason::none);
   send_own(client_head_->data(), writer, status, body);
 }
@@ -320,6 +324,7 @@ void Exchange::answer_problem(Reason reason, std::string_view detail, Duration r
     writer.add("Server-Timing: cold;desc=\"no\", queue;dur=").add_milliseconds(queue);
     writer.add(", proxy;dur=").add_milliseconds(took - queue).add("\r\n");
   }
+  notes_.bytes_out = is_head_ ? 0 : shard_.text_.size();
   record_outcome(reason_traits.http_status, reason);
   front_->drop_queued();
   send_own(client_head_->data(), writer, reason_traits.http_status, shard_.text_);
@@ -367,6 +372,7 @@ void Exchange::record_outcome(int status, Reason reason) {
   if (counted_) return;
   counted_ = true;
   metrics_->count_answer(status, reason);
+  note_call(status, reason);
   if (lease_.sandbox == nullptr) return;
   (cold_ ? metrics_->cold : metrics_->warm).record(shard_.now() - arrived_);
   if (lease_.granted != arrived_) metrics_->queue_wait.record(lease_.granted - arrived_);

@@ -24,6 +24,7 @@
 
 #include "dirigent/core/dispatcher.h"
 #include "roles/data/block_pool.h"
+#include "roles/data/call_log.h"
 #include "roles/data/front.h"
 #include "roles/data/http1_leg.h"
 #include "roles/data/http2_leg.h"
@@ -90,6 +91,7 @@ class Exchange final : public UpstreamUser {
   void send_own(char* head, class TextWriter& writer, int status, std::string_view body);
   void continue_answer();
   void record_outcome(int status, Reason reason);
+  void note_call(int status, Reason reason);  // exchange_log.cpp
   void release_all();
 
   // --- heads: exchange_heads.cpp
@@ -148,6 +150,7 @@ class Exchange final : public UpstreamUser {
   std::array<char, kCallIdMax> call_id_{};
   std::uint8_t call_id_size_ = 0;
   RequestLimits limits_;
+  CallNotes notes_;
   Instant arrived_{};
   Instant last_activity_{};
   Instant quiet_since_{};           // answering: since when

@@ -10,7 +10,7 @@
 namespace dirigent::roles {
 
 namespace {
-constexpr int kInterimMax = 8;
+constexpr int kInterimMax = 8;  // interim responses that are passed on
 }  // namespace
 
 // --- towards the sandbox ------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ void Exchange::write_forwarded(TextWriter& writer, const ClientPeer& peer) {
 // 100 and 103 tell the client something; the others, and more than a few, are noise.
 void Exchange::relay_interim(const ResponseHead& head) {
   const bool is_wanted = head.status == 103 || (head.status == 100 && !sent_continue_);
-  if (!is_wanted || front_->is_http10() || ++interim_responses_ > kInterimMax) return;
+  if (!is_wanted || front_->is_http10() || interim_responses_ > kInterimMax) return;
   std::size_t size = 64 + head.reason.size();
   for (const HeaderField& field : head) size += field.name.size() + field.value.size() + 4;
   shard_.blocks_.give(client_head_);
@@ -89,7 +89,9 @@ void Exchange::relay_interim(const ResponseHead& head) {
   TextWriter writer(client_head_->data(), client_head_->capacity);
   writer.add("HTTP/1.1 ").add_number(static_cast<std::uint64_t>(head.status)).add(" ").add(head.reason).add("\r\n");
   for (const HeaderField& field : head) {
-    const bool is_ours = field.kind == HeaderKind::x_dirigent || field.kind == HeaderKind::content_length;
+    const bool is_ours = field.kind == HeaderKind::x_dirigent || field.kind == HeaderKind::content_length ||
+                         field.kind == HeaderKind::x_call_id || field.kind == HeaderKind::x_served_by ||
+                         field.kind == HeaderKind::x_duration_seconds;
     if (!is_ours && !head.is_hop_by_hop(field)) writer.add_header(field.name, field.value);
   }
   writer.add("\r\n");

@@ -226,6 +226,7 @@ void Http1Connection::take_request(std::size_t head_size) {
   input_begin_ += head_size;
   scanner_.reset();
   body_.begin(head.framing, head.content_length);
+  body_.withhold_listed(head);
   char* payload = input_->data() + input_begin_;
   const BodyDecoder::Step step = body_.decode(payload, input_end_ - input_begin_);
   if (body_.problem() != nullptr) {
@@ -379,7 +380,12 @@ void Http1Connection::exchange_cut() {
 void Http1Connection::exchange_left() {
   shard_.give_exchange(exchange_);
   exchange_ = nullptr;
-  shut();
+  // It may have ended its half only, and still read.
+  if (end_says_nothing_ && !tunnel_) {
+    abort();
+  } else {
+    shut();
+  }
 }
 
 void Http1Connection::next_request() {

@@ -156,7 +156,8 @@ BodyPart Http1Leg::read_body(bool buffered_only) {
   if (begin_ == end_) {
     if (buffered_only) return part;
     part = fill();
-    if (part.state == BodyPart::State::ended && body_.end_of_input()) {
+    // After a send that failed an end may be none: the send has taken the error of a reset away.
+    if (part.state == BodyPart::State::ended && !broken_ && body_.end_of_input()) {
       part.state = BodyPart::State::ready;
       part.last = true;
       return part;

@@ -38,6 +38,8 @@ class Http1Leg final : public SandboxLeg {
 
   BodyPart read_head() override;
   void begin_body(Framing framing, std::uint64_t length) override;
+  // After begin_body(): trailers that the head's Connection lists go no further.
+  void withhold_listed(const MessageHead& head) { body_.withhold_listed(head); }
   BodyPart read_body(bool buffered_only) override;
   [[nodiscard]] bool body_done() const override { return body_.done(); }
   [[nodiscard]] std::string_view body_trailers() const override { return body_.trailers(); }

@@ -3,6 +3,7 @@
 
 #include <llhttp.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "dirigent/base/assert.h"
@@ -176,28 +177,51 @@ const char* read_common_headers(MessageHead& head, std::size_t& encodings) {
         break;
       case HeaderKind::upgrade: head.upgrade = field.value; break;
       case HeaderKind::te:
-        for (std::string_view rest = field.value; !rest.empty();) {
-          if (equals_ignoring_case(next_element(rest), "trailers")) head.te_trailers = true;
-        }
+        if (list_contains(field.value, "trailers")) head.te_trailers = true;
         break;
       default: break;
     }
     if (wrong != nullptr) return wrong;
   }
+  if (head.connection_close) head.connection_keep_alive = false;  // close wins (RFC 9112 9.3)
   if (encodings > 1) return "more than one Transfer-Encoding";
   if (encodings == 1 && head.has_content_length) return "both Content-Length and Transfer-Encoding";
   if (encodings == 1 && head.minor_version == 0) return "Transfer-Encoding in an HTTP/1.0 message";
   return nullptr;
 }
 
-bool is_authority(std::string_view text) {
+bool is_port(std::string_view text) {
+  if (text.size() > 5) return false;
+  std::uint32_t port = 0;
   for (const char c : text) {
-    const char l = lower(c);
-    const bool fine = (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == ':' || c == '_' ||
-                      c == '[' || c == ']' || c == '~' || c == '%';
-    if (!fine) return false;
+    if (c < '0' || c > '9') return false;
+    port = port * 10 + static_cast<std::uint32_t>(c - '0');
   }
-  return true;
+  return port <= 65535;
+}
+
+// RFC 9110 7.2: uri-host [ ":" port ]. Of registered names only what a host name can be: sub-delims separate or quote
+// somewhere else.
+bool is_authority(std::string_view text) {
+  if (text.empty()) return true;
+  std::size_t host_size = text.find(':');
+  if (text.front() == '[') {
+    const std::size_t bracket = text.find(']');
+    if (bracket == std::string_view::npos) return false;
+    host_size = bracket + 1;
+    if (host_size < text.size() && text[host_size] != ':') return false;
+    const std::string_view inner = text.substr(1, bracket - 1);
+    return inner.find_first_not_of("0123456789abcdefABCDEF:.") == std::string_view::npos &&
+           inner.find(':') != std::string_view::npos && (host_size == text.size() || is_port(text.substr(host_size + 1)));
+  }
+  const std::string_view host = text.substr(0, host_size);
+  if (host.empty()) return false;
+  constexpr std::string_view kExtra = "-._~%";
+  for (const char c : host) {
+    const char l = lower(c);
+    if ((l < 'a' || l > 'z') && (c < '0' || c > '9') && kExtra.find(c) == std::string_view::npos) return false;
+  }
+  return host_size == std::string_view::npos || is_port(text.substr(host_size + 1));
 }
 
 const char* read_host(RequestHead& request) {
@@ -293,6 +317,13 @@ bool is_token(std::string_view text) {
   return true;
 }
 
+bool list_contains(std::string_view list, std::string_view element) {
+  for (std::string_view rest = list; !rest.empty();) {
+    if (equals_ignoring_case(next_element(rest), element)) return true;
+  }
+  return false;
+}
+
 HeaderKind header_kind(std::string_view name) {
   for (const NamedKind& known : kNamedKinds) {
     if (known.name.size() == name.size() && known.name.front() == lower(name.front()) &&
@@ -300,16 +331,26 @@ HeaderKind header_kind(std::string_view name) {
       return known.kind;
     }
   }
-  constexpr std::string_view kOurs = "x-dirigent-";
-  if (name.size() >= kOurs.size() && equals_ignoring_case(name.substr(0, kOurs.size()), kOurs)) return HeaderKind::x_dirigent;
-  return HeaderKind::other;
+  const auto begins_with = [name](std::string_view prefix) {
+    return name.size() >= prefix.size() && equals_ignoring_case(name.substr(0, prefix.size()), prefix);
+  };
+  if (begins_with("x-dirigent-")) return HeaderKind::x_dirigent;
+  if (begins_with("x-forwarded-")) return HeaderKind::forwarded;
+  if (name.find('_') == std::string_view::npos) return HeaderKind::other;
+  // Long enough for every name and prefix above.
+  std::array<char, 24> plain;
+  const std::size_t size = std::min(name.size(), plain.size());
+  std::replace_copy(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(size), plain.begin(), '_', '-');
+  const HeaderKind hidden = header_kind({plain.data(), size});
+  const bool by_prefix = hidden == HeaderKind::x_dirigent || hidden == HeaderKind::forwarded;
+  return hidden != HeaderKind::other && (size == name.size() || by_prefix) ? HeaderKind::disguised : HeaderKind::other;
 }
 
 bool MessageHead::is_hop_by_hop(const HeaderField& field) const {
   switch (field.kind) {
     case HeaderKind::connection: case HeaderKind::keep_alive: case HeaderKind::proxy_connection:
     case HeaderKind::proxy_authenticate: case HeaderKind::proxy_authorization: case HeaderKind::te:
-    case HeaderKind::trailer: case HeaderKind::transfer_encoding: case HeaderKind::upgrade:
+    case HeaderKind::trailer: case HeaderKind::transfer_encoding: case HeaderKind::upgrade: case HeaderKind::disguised:
       return true;
     // Whoever lists one of these in Connection wants them gone before the function looks: not here.
     case HeaderKind::host: case HeaderKind::content_length: case HeaderKind::x_forwarded_for:
@@ -319,10 +360,7 @@ bool MessageHead::is_hop_by_hop(const HeaderField& field) const {
     default: break;
   }
   for (const HeaderField& other : *this) {
-    if (other.kind != HeaderKind::connection) continue;
-    for (std::string_view rest = other.value; !rest.empty();) {
-      if (equals_ignoring_case(next_element(rest), field.name)) return true;
-    }
+    if (other.kind == HeaderKind::connection && list_contains(other.value, field.name)) return true;
   }
   return false;
 }
@@ -387,9 +425,17 @@ const char* parse_response_head(std::string_view head, const HeadLimits& limits,
   if (const char* wrong = run_llhttp(head, HTTP_RESPONSE, limits, collector, parser)) return wrong;
   response.status = parser.status_code;
   response.reason = collector.status_text;
-  if (response.status < 100 || response.status > 999) return "the status code is not three digits";
+  // llhttp takes any number of leading zeros.
+  constexpr std::size_t kStatusEnd = sizeof "HTTP/1.1 200" - 1;
+  const bool is_three_digits = head.size() > kStatusEnd && (head[kStatusEnd] == ' ' || head[kStatusEnd] == '\r');
+  if (!is_three_digits || response.status < 100 || response.status > 999) return "the status code is not three digits";
   std::size_t encodings = 0;
   if (const char* wrong = read_common_headers(response, encodings)) return wrong;
+  if (response.status == 101 && (response.upgrade.empty() || !response.connection_upgrade)) {
+    return "it switches protocols without saying to which";
+  }
+  // RFC 9110 8.6 forbids it, and whoever sends it may send those bytes as well: they must not meet the next request.
+  if (response.status == 204 && response.content_length > 0) response.connection_close = true;
   const bool bodiless = answers_head || response.status < 200 || response.status == 204 || response.status == 304;
   if (bodiless) {
     if ((response.status < 200 || response.status == 204) && encodings == 1) return "Transfer-Encoding in a bodiless response";

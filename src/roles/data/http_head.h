@@ -41,7 +41,9 @@ enum class HeaderKind : std::uint8_t {
   proxy_connection, proxy_authenticate, proxy_authorization,
   x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded, x_real_ip,
   x_call_id, x_start_time, x_dirigent, x_duration_seconds, x_served_by, date,
+  disguised,  // one of the above with "_" for "-": a function behind CGI or WSGI could not tell them apart
 };
+// Other X-Forwarded-* count as `forwarded`.
 HeaderKind header_kind(std::string_view name);
 
 struct HeaderField {
@@ -93,6 +95,8 @@ const char* parse_request_head(std::string_view head, const HeadLimits& limits, 
 const char* parse_response_head(std::string_view head, const HeadLimits& limits, bool answers_head, ResponseHead& response);
 
 bool equals_ignoring_case(std::string_view a, std::string_view b);
+// A comma-separated list, such as a Connection header, has this element.
+bool list_contains(std::string_view list, std::string_view element);
 bool is_token(std::string_view text);
 
 }  // namespace dirigent::roles

@@ -116,14 +116,18 @@ void Poller::run_batches() {
   for (int batch = 0; batch < kBatchesMax; ++batch) {
     const int ready = ::epoll_wait(epoll_fd_, events.data(), kBatch, 0);
     in_batch_ = true;
+    // First what is known of every socket, then the telling: whoever is told takes no kept connection that has just said
+    // something unasked or ended.
     for (int i = 0; i < ready; ++i) {
       auto* socket = static_cast<PolledSocket*>(events[static_cast<std::size_t>(i)].data.ptr);
-      if (socket->fd_ < 0) continue;
       const std::uint32_t flags = events[static_cast<std::size_t>(i)].events;
       if ((flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) socket->readable_ = true;
       if ((flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) socket->peer_closed_ = true;
       if ((flags & (EPOLLHUP | EPOLLERR)) != 0) socket->broken_ = true;
-      socket->on_ready();
+    }
+    for (int i = 0; i < ready; ++i) {
+      auto* socket = static_cast<PolledSocket*>(events[static_cast<std::size_t>(i)].data.ptr);
+      if (socket->fd_ >= 0) socket->on_ready();
     }
     in_batch_ = false;
     if (ready > 0) after_batch_();

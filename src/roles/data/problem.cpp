@@ -10,8 +10,15 @@ namespace dirigent::roles {
 
 namespace {
 
+void add_field(std::string& text, std::string_view name, std::string_view value) {
+  text.append(",\"").append(name).append("\":");
+  append_json_string(text, value);
+}
+
+}  // namespace
+
 // Bytes that are no valid UTF-8 come from clients; JSON must stay JSON, so everything beyond ASCII is escaped byte by byte.
-void add_json_string(std::string& text, std::string_view value) {
+void append_json_string(std::string& text, std::string_view value) {
   text.push_back('"');
   for (const char c : value) {
     const auto byte = static_cast<unsigned char>(c);
@@ -26,13 +33,6 @@ void add_json_string(std::string& text, std::string_view value) {
   }
   text.push_back('"');
 }
-
-void add_field(std::string& text, std::string_view name, std::string_view value) {
-  text.append(",\"").append(name).append("\":");
-  add_json_string(text, value);
-}
-
-}  // namespace
 
 void write_problem_body(const Problem& problem, std::string& text) {
   const ReasonTraits& reason = traits(problem.reason);

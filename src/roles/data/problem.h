@@ -25,6 +25,8 @@ struct Problem {
 
 // Replaces `text` by the JSON of the problem.
 void write_problem_body(const Problem& problem, std::string& text);
+// Appends a JSON string; bytes beyond ASCII and control bytes are escaped one by one.
+void append_json_string(std::string& text, std::string_view value);
 // Whole seconds, at least 1.
 std::uint64_t retry_after_seconds(Duration retry_after);
 // "Bad Gateway" for 502.

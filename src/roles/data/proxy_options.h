@@ -20,6 +20,9 @@ struct ProxyOptions {
   DataLimits limits;
   policy::BalancerKind balancer = policy::BalancerKind::knative;
   bool expose_timing = true;
+  std::uint32_t calls_kept = 10'000;         // the last ones, all shards together
+  std::string access_log;                    // path, "-" = standard output, "" = none
+  double access_log_sample = 1;              // of the calls, 0 to 1
   std::string host_id;                       // of this process: sandboxes of the same host are reached directly
   std::vector<std::string> trusted_proxies;  // addresses and networks, "10.0.0.0/8"
   std::uint64_t seed = 1;

@@ -91,6 +91,7 @@ ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_
       dispatcher_(dispatcher_options(options, index)),
       outbox_(options.shards),
       read_buffer_(kReadBuffer),
+      calls_((options.calls_kept + options.shards - 1) / options.shards),
       timer_(loop, [this] { on_wakeup(); }) {
   accept_timer_.owner = this;
   accept_timer_.fire = &ProxyShard::on_accept_timer;

@@ -17,6 +17,7 @@
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
 #include "roles/data/block_pool.h"
+#include "roles/data/call_log.h"
 #include "roles/data/exchange.h"
 #include "roles/data/http1_connection.h"
 #include "roles/data/http2_connection.h"
@@ -30,12 +31,15 @@
 
 namespace dirigent::roles {
 
+class AccessLog;
+
 // What the shards of one data plane share besides slots.
 struct DataPlaneShared {
   std::atomic<std::uint32_t> connections{0};
   std::atomic<bool> routes_complete{false};  // an unknown name is really unknown
   std::atomic<std::uint64_t> memory{0};      // what requests hold, as of every shard's last batch
   AddressCounts addresses;
+  AccessLog* access_log = nullptr;           // nullptr: there is none
 };
 
 // How a shard reaches the others. Called on the shard's thread; each takes over what it is given.
@@ -65,6 +69,7 @@ class ProxyShard {
   void finish_now();
 
   [[nodiscard]] MetricsSnapshot snapshot() const;
+  [[nodiscard]] const CallLog& calls() const { return calls_; }
   [[nodiscard]] std::size_t connections() const { return open_connections_; }
   // Requests that hold a slot, as of the last batch of events. Any thread.
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
@@ -162,6 +167,8 @@ class ProxyShard {
   core::DispatcherEffects performing_;  // what is being performed
   std::vector<std::vector<core::ShardMessage>> outbox_;  // by shard
   ShardMetrics metrics_;
+  CallLog calls_;
+  std::string log_line_;       // being written
   RequestHead request_head_;   // of the request being taken apart
   ResponseHead response_head_;
   std::string text_;           // for answers of our own

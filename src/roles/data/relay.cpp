@@ -16,6 +16,7 @@ namespace dirigent::roles {
 using Io = PolledSocket::Io;
 
 namespace {
+constexpr int kInterimSeenMax = 100;  // more is a sandbox that never comes to the point
 constexpr std::uint8_t kReconnectsMax = 3;  // a sandbox may refuse streams on every new connection
 }  // namespace
 
@@ -208,6 +209,7 @@ Exchange::Progress Exchange::take_response_head() {
   ResponseHead& head = shard_.response_head_;
   if (wrong == nullptr) wrong = parse_response_head(part.payload, shard_.response_limits_, is_head_, head);
   if (wrong == nullptr && head.status == 101 && !wants_upgrade_) wrong = "it switches protocols without being asked";
+  if (wrong == nullptr && head.status < 200 && ++interim_responses_ > kInterimSeenMax) wrong = "it sends interim responses only";
   if (wrong != nullptr) {
     fail_exchange(Reason::bad_response, fmt::format("{}: {}", sandbox_in_words(), wrong));
     return Progress::gone;
@@ -222,6 +224,7 @@ Exchange::Progress Exchange::take_response_head() {
   reusable_ = !head.connection_close && (head.minor_version == 1 || head.connection_keep_alive) &&
               head.framing != Framing::until_close && head.status != 101;
   leg_->begin_body(head.status == 101 ? Framing::until_close : head.framing, head.content_length);
+  if (!speaks_http2_) http1_leg_.withhold_listed(head);
   response_done_ = leg_->body_done();
   write_client_head(head);
   if (head.status == 101) return begin_tunnel() ? Progress::made : Progress::gone;
@@ -239,6 +242,7 @@ Exchange::Progress Exchange::take_response_head() {
   }
   if (first.state == BodyPart::State::ready) {
     response_done_ = first.last;
+    notes_.bytes_out += first.payload.size();
     front_->send_body(first.payload, first.last, first.last ? leg_->body_trailers() : std::string_view{});
   }
   return Progress::made;
@@ -255,6 +259,7 @@ Exchange::Progress Exchange::take_response_body() {
   }
   last_activity_ = shard_.now();
   response_done_ = part.last;
+  notes_.bytes_out += part.payload.size();
   front_->send_body(part.payload, part.last, part.last ? leg_->body_trailers() : std::string_view{});
   return Progress::made;
 }

@@ -88,9 +88,17 @@ UpstreamPool::~UpstreamPool() {
 
 UpstreamConnection* UpstreamPool::take_idle(const core::SandboxSlots& sandbox, UpstreamUser& user) {
   const auto found = sandboxes_.find(sandbox.sandbox.id);
-  if (found == sandboxes_.end() || found->second->idle.empty()) return nullptr;
-  UpstreamConnection* connection = found->second->idle.back();
-  found->second->idle.pop_back();
+  if (found == sandboxes_.end()) return nullptr;
+  std::vector<UpstreamConnection*>& idle = found->second->idle;
+  // What a kept connection says was not asked for: it must not answer the next request.
+  while (!idle.empty() && (idle.back()->readable() || idle.back()->peer_closed())) {
+    const bool is_last = found->second->open == 1;
+    close(idle.back());
+    if (is_last) return nullptr;  // the sandbox's entry has gone with it
+  }
+  if (idle.empty()) return nullptr;
+  UpstreamConnection* connection = idle.back();
+  idle.pop_back();
   --idle_count_;
   connection->user_ = &user;
   // Its idle timer stays where it is: while in use it is moved on when it fires.

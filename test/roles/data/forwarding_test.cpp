@@ -495,9 +495,16 @@ TEST_CASE("in flight: a client that ends its half with the request still gets th
   plane.route("f", {sandbox.address()});
   plane.on_loop([] {});
   Wire wire = Wire::connect(plane.address());
+  Event held;
   Event release;
   // Holding the loop makes both arrive in one event.
-  std::thread holder([&] { plane.on_loop([&] { release.wait(); }); });
+  std::thread holder([&] {
+    plane.on_loop([&] {
+      held.set();
+      release.wait();
+    });
+  });
+  REQUIRE(held.wait());
   wire.write(get("/", "f"));
   wire.shutdown_write();
   release.set();

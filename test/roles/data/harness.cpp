@@ -117,6 +117,7 @@ void Wire::shrink_buffers(int bytes) {
 bool Wire::fill() {
   char bytes[65536];
   const ssize_t received = ::recv(fd_, bytes, sizeof bytes, 0);
+  if (received < 0) was_reset_ = true;
   if (received <= 0) return false;
   buffer_.append(bytes, static_cast<std::size_t>(received));
   return true;
@@ -188,7 +189,7 @@ Response read_response(Wire& wire, bool answers_head) {
     response.complete = response.body.size() == size;
   } else {
     response.body = wire.read_to_end();
-    response.complete = true;
+    response.complete = !wire.was_reset();
   }
   return response;
 }

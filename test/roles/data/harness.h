@@ -41,12 +41,14 @@ class Wire {
   std::string read_exactly(std::size_t size);      // less at the end
   std::string read_to_end();
   std::string read_some(std::size_t at_most);      // what is there, at least a byte; "" at the end
+  bool was_reset() const { return was_reset_; }    // the end that was read was none
   bool at_end();                         // waits for the end; false when a byte comes instead
 
  private:
   bool fill();
   int fd_;
   std::string buffer_;
+  bool was_reset_ = false;
 };
 
 struct Response {
@@ -169,6 +171,7 @@ class Plane {
     return result.get();
   }
   roles::DataPlane& plane() { return *plane_; }
+  io::Loop& loop() { return loop_; }
 
  private:
   void send(FunctionRoute route);

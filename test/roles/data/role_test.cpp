@@ -129,6 +129,21 @@ TEST_CASE("data role: joins, learns routes, reports demand at once, and says whe
         std::string::npos);
   CHECK(metrics.find("dirigent_build_info{version=\"1.2.3\"} 1\n") != std::string::npos);
   CHECK(fetch(role->admin_address(), get("/nothing")).status == 404);
+  CHECK(metrics.find("dirigent_access_log_dropped_total 0\n") != std::string::npos);
+  CHECK(control.hello_.admin_address == role->admin_address());
+
+  const std::string id = response.header("X-Call-Id");
+  const Response calls = fetch(role->admin_address(), get("/v1/calls?id=" + id));
+  CHECK(calls.status == 200);
+  CHECK(calls.body.starts_with("{\"calls\":[{\"call_id\":\"" + id + "\",\"function\":\"f\",\"revision\":\"f-00001\","));
+  CHECK(calls.body.find("\"node\":\"node1\",\"reason\":\"\",\"status\":200,\"cold\":true") != std::string::npos);
+  CHECK(fetch(role->admin_address(), get("/v1/calls?id=nobody")).body.starts_with("{\"calls\":[],\"cursor\":\""));
+  CHECK(fetch(role->admin_address(), get("/v1/calls?limit=x")).status == 400);
+  const Response recent = fetch(role->admin_address(), get("/v1/recent?window_ms=60000"));
+  CHECK(recent.status == 200);
+  CHECK(recent.body.find("\"name\":\"f\",\"revision\":\"f-00001\"") != std::string::npos);
+  CHECK(recent.body.find("\"cold\":1") != std::string::npos);
+  CHECK(fetch(role->admin_address(), get("/v1/recent?window_ms=0")).status == 400);
 
   // Without a control plane the routes stay, and a new session is told every load again.
   loop.post([&] { control.server_->disconnect(control.session_, "for a test"); });
