@@ -107,10 +107,11 @@ void put_warnings(Report& report, const Plan& plan, const RunResult& result) {
   const Measurement& m = *result.measurement;
   if (result.was_stopped) report.warnings.push_back(fmt::format("stopped early: {} calls were not made", m.not_sent));
   if (plan.pace == Pace::open && m.late.count() > 0 && m.late.quantile(0.99) > kLateMax.count()) {
+    const bool is_capped = result.connections_opened >= plan.connections;
     report.warnings.push_back(
-        fmt::format("calls started late (p99 {:.2f} ms): too few connections, or this machine is busy; the corrected "
-                    "latency includes it",
-                    in_ms(static_cast<double>(m.late.quantile(0.99)))));
+        fmt::format("calls started late (p99 {:.2f} ms) because {}; the corrected latency includes it",
+                    in_ms(static_cast<double>(m.late.quantile(0.99))),
+                    is_capped ? "they waited for a connection (--connections)" : "this machine is busy"));
   }
   if (m.measured == 0) report.warnings.emplace_back("nothing was measured");
   else if (m.succeeded > 0 && m.function.count() == 0)
