@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The data role: accepts requests, finds or waits for a sandbox with room, and forwards. One forwarding shard per core
-// (shard 0 on the caller's loop, the others on threads of their own), one connection to the control plane, one admin port.
-// How a request travels is in docs/life_of_a_request.md.
+// (shard 0 on the caller's loop, the others on threads of their own), one connection to the control plane, one admin
+// port. How a request travels is in docs/life_of_a_request.md.
 //
 // Everything here is called on the main loop's thread.
 #pragma once
@@ -29,7 +29,8 @@ struct DataLimits {
   std::uint32_t headers_max = 100;       // at most 256
   Bytes target_max = 8_KiB;
   Duration head_timeout = 10s;           // from the first byte of a head to its last
-  // A request body that the sandbox waits for, until the response's head. Not of gRPC and tunnels, whose silence is meant.
+  // A request body that the sandbox waits for, until the response's head. Not of gRPC and tunnels, whose silence is
+  // meant.
   Duration body_timeout = 10s;           // between two reads
   Bytes body_rate_min = 1_KiB;           // per second on average, looked at after body_timeout of waiting; 0 = off
   Bytes body_max{};                      // of one request; 0 = no limit: bodies are relayed, never kept
@@ -37,7 +38,8 @@ struct DataLimits {
   Duration sandbox_keep_alive = 60s;     // of a connection to a sandbox without a request
   Duration connect_timeout = 500ms;      // to a sandbox
   std::uint32_t connections_max = 10'000;          // of clients, all shards together
-  // One address may be thousands of clients (a load balancer, a load generator), so that only the operator knows a number.
+  // One address may be thousands of clients (a load balancer, a load generator), so that only the operator knows a
+  // number.
   std::uint32_t connections_per_address_max = 0;   // of one client address, all shards; 0 = no limit
   std::uint32_t streams_max = 1000;                // HTTP/2 requests at a time on one connection
   // What requests hold (heads, buffers, HTTP/2 sessions), all shards together; above it new requests are refused.

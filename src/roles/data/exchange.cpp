@@ -75,8 +75,8 @@ void Exchange::on_deadline(Instant now) {
     case State::idle: return;
     case State::parked:
       shard_.dispatcher_.abandon(token_, now, shard_.effects_);
-      answer_problem(Reason::queue_timeout,
-                     fmt::format("no sandbox had room within the request's time limit of {}", format_duration(limits_.timeout)));
+      answer_problem(Reason::queue_timeout, fmt::format("no sandbox had room within the request's time limit of {}",
+                                                        format_duration(limits_.timeout)));
       return;
     case State::connecting:
       if (now >= connect_deadline_ && !total_is_over) {
@@ -93,7 +93,8 @@ void Exchange::on_deadline(Instant now) {
       } else if (!response_head_done_ && request_sent_ && limits_.first_byte_timeout > Duration::zero() &&
                  now >= sent_at_ + limits_.first_byte_timeout) {
         reason = Reason::response_start_timeout;
-        detail = fmt::format("the function did not begin to answer within {}", format_duration(limits_.first_byte_timeout));
+        detail =
+            fmt::format("the function did not begin to answer within {}", format_duration(limits_.first_byte_timeout));
       } else if (limits_.idle_timeout > Duration::zero() && now >= last_activity_ + limits_.idle_timeout) {
         reason = Reason::idle_timeout;
         detail = fmt::format("no byte went either way for {}", format_duration(limits_.idle_timeout));
@@ -102,7 +103,8 @@ void Exchange::on_deadline(Instant now) {
         reason = Reason::request_timeout;
         detail = now >= body_wait_since_ + limits.body_timeout
                      ? fmt::format("no byte of the request's body arrived for {}", format_duration(limits.body_timeout))
-                     : fmt::format("the request's body arrived more slowly than {} bytes a second", limits.body_rate_min.value);
+                     : fmt::format("the request's body arrived more slowly than {} bytes a second",
+                                   limits.body_rate_min.value);
       }
       if (reason == Reason::none) {
         set_deadline();
@@ -190,14 +192,16 @@ void Exchange::begin(ExchangeFront& front, const ClientPeer& peer, std::size_t h
   if (body_max != 0 && (head.framing == Framing::length ? head.content_length : body_bytes_) > body_max) {
     metrics_ = shard_.metrics_.of(*function);
     ++metrics_->started;
-    answer_problem(Reason::body_too_large, fmt::format("the request's body is larger than the limit of {} bytes", body_max));
+    answer_problem(Reason::body_too_large,
+                   fmt::format("the request's body is larger than the limit of {} bytes", body_max));
     return;
   }
   write_sandbox_head(path, peer, head_size);
   admit(*function);
 }
 
-void Exchange::refuse(ExchangeFront& front, Reason reason, std::string_view detail, Instant arrived, bool counted_as_request) {
+void Exchange::refuse(ExchangeFront& front, Reason reason, std::string_view detail, Instant arrived,
+                      bool counted_as_request) {
   reset(front);
   arrived_ = arrived;
   if (counted_as_request) ++metrics_->started;
@@ -214,7 +218,8 @@ void Exchange::answer_unrouted(const NamedPath& path) {
     answer_problem(Reason::no_capacity, "this data plane has not heard from a control plane yet; try again", 1s);
   } else {
     const std::string_view name = path.kind == PathKind::by_path ? path.name : shard_.request_head_.authority;
-    answer_problem(Reason::not_found, fmt::format("function \"{}\" not found (dirigent ctl list shows what there is)", name));
+    answer_problem(Reason::not_found,
+                   fmt::format("function \"{}\" not found (dirigent ctl list shows what there is)", name));
   }
 }
 
@@ -311,7 +316,8 @@ void Exchange::answer_problem(Reason reason, std::string_view detail, Duration r
   writer.add_header("X-Dirigent-Reason", reason_traits.name).add_header("X-Call-Id", problem.call_id);
   if (reason_traits.retry_after) writer.add("Retry-After: ").add_number(retry_after_seconds(retry_after)).add("\r\n");
   const Duration took = shard_.now() - arrived_;
-  writer.add("X-Duration-Seconds: ").add_decimal(static_cast<std::uint64_t>(std::max<std::int64_t>(0, took.count() / 1000)), 6);
+  writer.add("X-Duration-Seconds: ")
+      .add_decimal(static_cast<std::uint64_t>(std::max<std::int64_t>(0, took.count() / 1000)), 6);
   writer.add("\r\n");
   if (shard_.options_.expose_timing) {
     const Duration queue = lease_.sandbox != nullptr ? lease_.granted - arrived_ : took;
@@ -360,8 +366,8 @@ void Exchange::continue_answer() {
 
 // --- the end ------------------------------------------------------------------------------------------------------
 
-// How the request ended, once: the one place where everything about it is known. `reason` is none when the function's own
-// answer was relayed.
+// How the request ended, once: the one place where everything about it is known. `reason` is none when the function's
+// own answer was relayed.
 void Exchange::record_outcome(int status, Reason reason) {
   if (counted_) return;
   counted_ = true;
@@ -372,7 +378,8 @@ void Exchange::record_outcome(int status, Reason reason) {
   if (lease_.granted != arrived_) metrics_->queue_wait.record(lease_.granted - arrived_);
   if (!response_head_done_) return;
   for (std::size_t phase = 0; phase < kPhases; ++phase) {
-    const bool of_every_request = phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
+    const bool of_every_request =
+        phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
     if (cold_ || of_every_request) metrics_->phases[phase].record(phases_[phase]);
   }
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// One request: its name and limits, the slot it waits for or holds, the connection to a sandbox, the relay of both bodies,
-// its time limits, and its outcome. Driven by a front (which speaks the client's protocol) and a leg (the sandbox's).
+// One request: its name and limits, the slot it waits for or holds, the connection to a sandbox, the relay of both
+// bodies, its time limits, and its outcome. Driven by a front (which speaks the client's protocol) and a leg (the
+// sandbox's).
 //
 //   begin --> (a name and a slot) --> connecting --> relaying --> done
 //     |  \-> parked --granted-----/                     |   \-> tunnel (after 101)
 //     |         \--refused--\                           \--> cut, when part of the answer is out
 //     \-- answering (an answer of our own) --> done
 //
-// Every step is tried inline first: a request that finds a slot and a kept connection is rewritten and sent on within the
-// event that brought it, and its answer within another. At most one block of memory per direction is held, so a slow side
-// stops the fast one.
+// Every step is tried inline first: a request that finds a slot and a kept connection is rewritten and sent on within
+// the event that brought it, and its answer within another. At most one block of memory per direction is held, so a
+// slow side stops the fast one.
 //
 // Owned by the ProxyShard, lent to a front for one request and used again for another. One thread.
 // exchange.cpp has the life of a request, relay.cpp the exchange with the sandbox, exchange_heads.cpp what heads say.
@@ -29,6 +30,7 @@
 #include "roles/data/http2_leg.h"
 #include "roles/data/metrics.h"
 #include "roles/data/naming.h"
+#include "roles/data/peers.h"
 #include "roles/data/timer_wheel.h"
 #include "roles/data/upstream.h"
 
@@ -36,24 +38,15 @@ namespace dirigent::roles {
 
 class ProxyShard;
 
-// Who sends a front its requests.
-struct ClientPeer {
-  std::array<char, 48> text{};  // the address without its port
-  std::uint8_t size = 0;
-  bool trusted = false;         // its X-Forwarded-* are believed
-  bool counted = false;         // among the connections of its address
-  std::array<std::uint8_t, 16> key{};  // of which this is the key
-  [[nodiscard]] std::string_view address() const { return {text.data(), size}; }
-};
-
 class Exchange final : public UpstreamUser {
  public:
   Exchange(ProxyShard& shard, std::uint32_t index);
 
   // --- for the front
-  // Takes the request whose head the shard has just parsed. `first_body`: payload that came with it, which stays until the
-  // first read_body(). May end the exchange before it returns.
-  void begin(ExchangeFront& front, const ClientPeer& peer, std::size_t head_size, std::string_view first_body, bool body_done);
+  // Takes the request whose head the shard has just parsed. `first_body`: payload that came with it, which stays until
+  // the first read_body(). May end the exchange before it returns.
+  void begin(ExchangeFront& front, const ClientPeer& peer, std::size_t head_size, std::string_view first_body,
+             bool body_done);
   // Answers something that is no request, or none we want. `counted_as_request`: it had a head.
   void refuse(ExchangeFront& front, Reason reason, std::string_view detail, Instant arrived, bool counted_as_request);
   // The client's socket or stream is ready again for what was blocked. May end the exchange.

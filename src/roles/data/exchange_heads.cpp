@@ -15,8 +15,8 @@ constexpr int kInterimMax = 8;  // interim responses that are passed on
 
 // --- towards the sandbox ------------------------------------------------------------------------------------------
 
-// The head for the sandbox is written when the request arrives: it depends on no sandbox, and a parked request then needs
-// neither the client's head nor the block it came in.
+// The head for the sandbox is written when the request arrives: it depends on no sandbox, and a parked request then
+// needs neither the client's head nor the block it came in.
 void Exchange::write_sandbox_head(const NamedPath& path, const ClientPeer& peer, std::size_t head_size) {
   const RequestHead& head = shard_.request_head_;
   sandbox_head_ = shard_.blocks_.take(head_size + head.authority.size() + 768);
@@ -121,7 +121,8 @@ void Exchange::write_client_head(const ResponseHead& head) {
 
   writer.add_header("X-Call-Id", {call_id_.data(), call_id_size_});
   writer.add("X-Duration-Seconds: ");
-  writer.add_decimal(static_cast<std::uint64_t>(std::max<std::int64_t>(0, (shard_.now() - arrived_).count() / 1000)), 6);
+  writer.add_decimal(static_cast<std::uint64_t>(std::max<std::int64_t>(0, (shard_.now() - arrived_).count() / 1000)),
+                     6);
   writer.add("\r\n");
   if (shard_.options_.expose_timing) {
     char id[16];
@@ -142,9 +143,12 @@ void Exchange::write_client_head(const ResponseHead& head) {
 }
 
 void Exchange::write_timing(TextWriter& writer) {
-  writer.add("Server-Timing: cold;desc=\"").add(cold_ ? std::string_view(lease_.sandbox->sandbox.node.value) : "no").add("\"");
+  writer.add("Server-Timing: cold;desc=\"")
+      .add(cold_ ? std::string_view(lease_.sandbox->sandbox.node.value) : "no")
+      .add("\"");
   for (std::size_t phase = 0; phase < kPhases; ++phase) {
-    const bool of_a_start = phase > static_cast<std::size_t>(Phase::queue) && phase < static_cast<std::size_t>(Phase::proxy);
+    const bool of_a_start =
+        phase > static_cast<std::size_t>(Phase::queue) && phase < static_cast<std::size_t>(Phase::proxy);
     if (of_a_start && !cold_) continue;
     writer.add(", ").add(to_string(static_cast<Phase>(phase))).add(";dur=").add_milliseconds(phases_[phase]);
   }

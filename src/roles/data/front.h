@@ -87,7 +87,8 @@ class ExchangeFront {
 
 class SandboxLeg {
  public:
-  // Queue the request. `head`: a whole HTTP/1.1 head, which stays until forget(). `chunked`: its body has no known length.
+  // Queue the request. `head`: a whole HTTP/1.1 head, which stays until forget(). `chunked`: its body has no known
+  // length.
   virtual void send_head(char* head, std::size_t size, bool chunked) = 0;
   virtual void send_body(std::string_view payload, bool last, std::string_view trailers) = 0;
   [[nodiscard]] virtual bool pending() const = 0;

@@ -221,8 +221,8 @@ void Http1Connection::take_request(std::size_t head_size) {
   half_closed_ = peer_closed();
   is_http10_ = head.minor_version == 0;
   const std::uint32_t requests_max = shard_.options_.limits.requests_per_connection_max;
-  keep_alive_ = (is_http10_ ? head.connection_keep_alive : !head.connection_close) && !shard_.draining_ && !half_closed_ &&
-                (requests_max == 0 || requests_ < requests_max);
+  keep_alive_ = (is_http10_ ? head.connection_keep_alive : !head.connection_close) && !shard_.draining_ &&
+                !half_closed_ && (requests_max == 0 || requests_ < requests_max);
   input_begin_ += head_size;
   scanner_.reset();
   body_.begin(head.framing, head.content_length);
@@ -240,8 +240,8 @@ void Http1Connection::take_request(std::size_t head_size) {
   exchange_->begin(*this, peer_, head_size, {payload, step.produced}, body_.done());
 }
 
-// `Upgrade: h2c` on a first request without a body: the answer to it is stream 1 of the HTTP/2 connection. In every other
-// place the offer is ignored, as it may be.
+// `Upgrade: h2c` on a first request without a body: the answer to it is stream 1 of the HTTP/2 connection. In every
+// other place the offer is ignored, as it may be.
 bool Http1Connection::upgrade_to_http2(std::size_t head_size) {
   const RequestHead& head = shard_.request_head_;
   if (!head.connection_upgrade || head.upgrade.empty() || !equals_ignoring_case(head.upgrade, "h2c")) return false;

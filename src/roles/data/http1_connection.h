@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// One client connection that speaks HTTP/1.1 (or 1.0): reads heads, lends each request to an Exchange, writes its answer.
+// One client connection that speaks HTTP/1.1 (or 1.0): reads heads, lends each request to an Exchange, writes its
+// answer.
 //
 //   head --> busy (an Exchange has it) --> head ...  or  lingering --> closed
 //     \--> handed over to an Http2Connection: at once (preface), or after 101 (Upgrade: h2c)

@@ -20,7 +20,8 @@ std::string_view write_chunk_size(std::array<char, 20>& to, std::size_t size) {
   return {to.data(), static_cast<std::size_t>(result.ptr - to.data()) + 2};
 }
 
-void queue_chunk(Output& output, std::array<char, 20>& size_text, std::string_view payload, bool last, std::string_view trailers) {
+void queue_chunk(Output& output, std::array<char, 20>& size_text, std::string_view payload, bool last,
+                 std::string_view trailers) {
   const auto add = [&output](std::string_view text) { output.add(text.data(), text.size()); };
   if (!payload.empty()) {
     add(write_chunk_size(size_text, payload.size()));

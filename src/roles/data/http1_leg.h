@@ -19,7 +19,8 @@ class ProxyShard;
 // "1f40\r\n"
 std::string_view write_chunk_size(std::array<char, 20>& to, std::size_t size);
 // A part of a chunked body, with its frame around it and the end of the body behind it when it is the last.
-void queue_chunk(Output& output, std::array<char, 20>& size_text, std::string_view payload, bool last, std::string_view trailers);
+void queue_chunk(Output& output, std::array<char, 20>& size_text, std::string_view payload, bool last,
+                 std::string_view trailers);
 
 class Http1Leg final : public SandboxLeg {
  public:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The front that speaks HTTP/2: one client connection, one Http2Request with one Exchange per stream. Streams of one
-// connection share nothing but its socket: each waits, runs and fails by itself, and nghttp2 sends their frames in turn.
+// connection share nothing but its socket: each waits, runs and fails by itself, and nghttp2 sends their frames in
+// turn.
 //
 // Owned by its ProxyShard, which uses both kinds of objects again. One thread.
 #pragma once
@@ -65,11 +66,11 @@ class Http2Connection final : public Http2Session {
 
   explicit Http2Connection(ProxyShard& shard);
 
-  // Before it has a socket. `settings`: the value of HTTP2-Settings of a request that asked for the upgrade, "" for prior
-  // knowledge. False: they are malformed, and the connection stays closed.
+  // Before it has a socket. `settings`: the value of HTTP2-Settings of a request that asked for the upgrade, "" for
+  // prior knowledge. False: they are malformed, and the connection stays closed.
   bool open(const ClientPeer& peer, std::string_view settings, bool is_head);
-  // It has a socket. `upgraded`: the size of the head, in the shard's request head, that is stream 1; 0 = none. `bytes`:
-  // what came behind.
+  // It has a socket. `upgraded`: the size of the head, in the shard's request head, that is stream 1; 0 = none.
+  // `bytes`: what came behind.
   void begin(std::size_t upgraded, std::string_view bytes);
 
   // Draining: no new streams. The connection ends with its last stream.

@@ -141,7 +141,11 @@ Http2Upstream::Http2Upstream(ProxyShard& shard) : Http2Session(shard, Side::clie
 void Http2Upstream::build_head(bool, Http2Stream& stream) {
   auto& leg = static_cast<Http2Leg&>(stream);
   leg.head_problem_ = head_too_large_ ? "its head is too large" : nullptr;
-  text_.assign("HTTP/1.1 ").append(status_).append(" ").append(reason_phrase(std::atoi(status_.c_str()))).append("\r\n");
+  text_.assign("HTTP/1.1 ")
+      .append(status_)
+      .append(" ")
+      .append(reason_phrase(std::atoi(status_.c_str())))
+      .append("\r\n");
   text_.append(fields_);
   if (!cookie_.empty()) text_.append("cookie: ").append(cookie_).append("\r\n");
   const bool bodiless = leg.answers_head_ || status_.starts_with('1') || status_ == "204" || status_ == "304";
@@ -215,7 +219,8 @@ Result<Http2Upstream*> Http2Upstreams::take(const core::SandboxSlots& sandbox, b
   Http2Upstream* upstream = free_.back();
   if (!upstream->open_session()) {
     ::close(*fd);
-    return failure(ErrorCode::exhausted, "cannot begin an HTTP/2 session with sandbox {}: out of memory", to_string(id));
+    return failure(ErrorCode::exhausted, "cannot begin an HTTP/2 session with sandbox {}: out of memory",
+                   to_string(id));
   }
   if (Status added = shard_.poller_->add(*upstream, *fd); !added) {
     upstream->close_session();

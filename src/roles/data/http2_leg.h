@@ -70,7 +70,8 @@ class Http2Leg final : public SandboxLeg, public Http2Stream {
   bool is_bodiless_ = false;
 };
 
-// The connections to sandboxes that speak HTTP/2: one per sandbox and shard, and more only while its streams are used up.
+// The connections to sandboxes that speak HTTP/2: one per sandbox and shard, and more only while its streams are used
+// up.
 class Http2Upstream final : public Http2Session {
  public:
   explicit Http2Upstream(ProxyShard& shard);

@@ -1,156 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "roles/data/http2_session.h"
 
-#include <malloc.h>
-#include <nghttp2/nghttp2.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
+#include <utility>
 
 #include "dirigent/base/assert.h"
+#include "roles/data/http2_callbacks.h"
+#include "roles/data/http2_fields.h"
 #include "roles/data/http_head.h"
 #include "roles/data/proxy_shard.h"
-
-using dirigent::roles::Http2Session;
-using dirigent::roles::Http2Stream;
-
-// What nghttp2 calls. Nothing here calls nghttp2_session_mem_recv or _mem_send; submitting is allowed.
-struct Http2Callbacks {
-  static Http2Session& of(void* user) { return *static_cast<Http2Session*>(user); }
-  static Http2Stream* stream_of(nghttp2_session* session, std::int32_t id) {
-    return static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(session, id));
-  }
-  static std::string_view view(const std::uint8_t* bytes, std::size_t size) {
-    return {reinterpret_cast<const char*>(bytes), size};
-  }
-
-  static int on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-    Http2Session& session = of(user);
-    session.begin_block();
-    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-    return session.on_new_stream(frame->hd.stream_id) != nullptr ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  }
-
-  static int on_header(nghttp2_session* raw, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size,
-                       const std::uint8_t* value, std::size_t value_size, std::uint8_t, void* user) {
-    if (frame->hd.type == NGHTTP2_HEADERS && stream_of(raw, frame->hd.stream_id) != nullptr) {
-      of(user).add_to_block(view(name, name_size), view(value, value_size));
-    }
-    return 0;
-  }
-
-  // nghttp2 would leave such a field out, and let the rest pass.
-  static int on_invalid_header(nghttp2_session*, const nghttp2_frame*, const std::uint8_t*, std::size_t,
-                               const std::uint8_t*, std::size_t, std::uint8_t, void*) {
-    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  }
-
-  static int on_frame_recv(nghttp2_session* raw, const nghttp2_frame* frame, void* user) {
-    Http2Session& session = of(user);
-    const bool ended = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    switch (frame->hd.type) {
-      case NGHTTP2_HEADERS:
-        if (Http2Stream* stream = stream_of(raw, frame->hd.stream_id)) session.end_block(*stream, ended);
-        break;
-      case NGHTTP2_DATA:
-        if (frame->hd.length == 0 && !ended) session.on_cheap_frame();
-        if (Http2Stream* stream = stream_of(raw, frame->hd.stream_id)) {
-          if (ended) stream->input_ended_ = true;
-          stream->on_progress();
-        }
-        break;
-      case NGHTTP2_SETTINGS:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
-          session.peer_streams_max_ = nghttp2_session_get_remote_settings(raw, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-          session.on_cheap_frame();
-        }
-        break;
-      case NGHTTP2_PING:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
-          session.on_ping_ack();
-        } else {
-          session.on_cheap_frame();
-        }
-        break;
-      case NGHTTP2_PRIORITY: session.on_cheap_frame(); break;
-      case NGHTTP2_RST_STREAM: session.on_cheap_frame(); break;
-      case NGHTTP2_GOAWAY: session.on_goaway(frame->goaway.last_stream_id); break;
-      default: break;
-    }
-    return 0;
-  }
-
-  static int on_data_chunk(nghttp2_session* raw, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size,
-                           void* user) {
-    of(user).take_payload(stream_of(raw, id), id, view(data, size));
-    return 0;
-  }
-
-  static int on_stream_close(nghttp2_session* raw, std::int32_t id, std::uint32_t error_code, void* user) {
-    Http2Stream* stream = stream_of(raw, id);
-    if (stream == nullptr) return 0;
-    stream->closed_ = true;
-    stream->error_ = ECONNRESET;
-    if (stream->is_complete()) {
-      of(user).note(*stream);
-    } else {
-      stream->on_broken(error_code);
-    }
-    return 0;
-  }
-
-  static int on_frame_send(nghttp2_session* raw, const nghttp2_frame* frame, void* user) {
-    if (frame->hd.type != NGHTTP2_HEADERS) return 0;
-    Http2Stream* stream = stream_of(raw, frame->hd.stream_id);
-    if (stream == nullptr || !stream->submitted_ || stream->head_sent_) return 0;
-    stream->head_sent_ = true;
-    stream->taken_ += frame->hd.length;
-    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) stream->last_ = stream->end_sent_ = true;
-    of(user).note(*stream);
-    return 0;
-  }
-
-  static ssize_t read_output(nghttp2_session* raw, std::int32_t id, std::uint8_t* to, std::size_t capacity,
-                             std::uint32_t* flags, nghttp2_data_source*, void* user) {
-    Http2Stream* stream = stream_of(raw, id);
-    if (stream == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // given up: its RST_STREAM is on the way
-    const std::size_t part = std::min(capacity, stream->output_.size());
-    if (part > 0) std::memcpy(to, stream->output_.data(), part);
-    stream->output_.remove_prefix(part);
-    stream->taken_ += part;
-    if (!stream->output_.empty()) return static_cast<ssize_t>(part);
-    if (stream->last_) {
-      *flags |= NGHTTP2_DATA_FLAG_EOF;
-      if (!stream->output_trailers_.empty() && of(user).submit_trailers(*stream)) *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-      stream->end_sent_ = true;
-    } else if (part == 0) {
-      stream->deferred_ = true;
-      return NGHTTP2_ERR_DEFERRED;
-    }
-    of(user).note(*stream);
-    return static_cast<ssize_t>(part);
-  }
-
-  // --- memory, counted for the ceiling of the data plane
-  static void* allocate(std::size_t size, void* user) { return count(std::malloc(size), user); }
-  static void* allocate_zero(std::size_t items, std::size_t size, void* user) { return count(std::calloc(items, size), user); }
-  static void release(void* memory, void* user) {
-    *static_cast<std::size_t*>(user) -= ::malloc_usable_size(memory);
-    std::free(memory);
-  }
-  static void* reallocate(void* memory, std::size_t size, void* user) {
-    const std::size_t before = ::malloc_usable_size(memory);
-    void* moved = std::realloc(memory, size);
-    if (moved != nullptr) *static_cast<std::size_t*>(user) += ::malloc_usable_size(moved) - before;
-    return moved;
-  }
-  static void* count(void* memory, void* user) {
-    if (memory != nullptr) *static_cast<std::size_t*>(user) += ::malloc_usable_size(memory);
-    return memory;
-  }
-};
 
 namespace dirigent::roles {
 
@@ -164,89 +23,6 @@ constexpr std::uint32_t kStreamWindow = 64 * 1024;
 constexpr std::size_t kOutboundFramesMax = 4096;        // queued answers at which a session stops reading
 constexpr int kReadsMax = 32;                           // of 64 KiB, before the others get their turn
 constexpr int kRoundsMax = 32;                          // of writes, likewise
-
-const nghttp2_session_callbacks* callbacks() {
-  static nghttp2_session_callbacks* const made = [] {
-    nghttp2_session_callbacks* set = nullptr;
-    nghttp2_session_callbacks_new(&set);
-    nghttp2_session_callbacks_set_on_begin_headers_callback(set, &Http2Callbacks::on_begin_headers);
-    nghttp2_session_callbacks_set_on_header_callback(set, &Http2Callbacks::on_header);
-    nghttp2_session_callbacks_set_on_invalid_header_callback(set, &Http2Callbacks::on_invalid_header);
-    nghttp2_session_callbacks_set_on_frame_recv_callback(set, &Http2Callbacks::on_frame_recv);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(set, &Http2Callbacks::on_data_chunk);
-    nghttp2_session_callbacks_set_on_stream_close_callback(set, &Http2Callbacks::on_stream_close);
-    nghttp2_session_callbacks_set_on_frame_send_callback(set, &Http2Callbacks::on_frame_send);
-    return set;
-  }();
-  return made;
-}
-
-const nghttp2_option* options() {
-  static nghttp2_option* const made = [] {
-    nghttp2_option* set = nullptr;
-    nghttp2_option_new(&set);
-    nghttp2_option_set_no_auto_window_update(set, 1);
-    nghttp2_option_set_no_closed_streams(set, 1);
-    nghttp2_option_set_max_outbound_ack(set, 1'000'000);            // on_cheap_frame() counts, and can say why
-    nghttp2_option_set_stream_reset_rate_limit(set, 1'000'000, 1'000'000);  // likewise
-    return set;
-  }();
-  return made;
-}
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
-
-// Not of HTTP/2: said in another way there, or a matter of one connection.
-bool is_left_out(std::string_view name) {
-  return name == "host" || name == "connection" || name == "transfer-encoding" || name == "upgrade" || name == "keep-alive" ||
-         name == "proxy-connection" || name == "sec-websocket-accept";
-}
-
-// Fields for nghttp2, which copies what it is given. Used up within one call.
-class FieldList {
- public:
-  static FieldList& fresh() {
-    thread_local FieldList list;
-    list.fields_.clear();
-    return list;
-  }
-  void add(std::string_view name, std::string_view value) {
-    fields_.push_back(nghttp2_nv{bytes(name), bytes(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
-  }
-  // The lines "Name: value" of `text`, names made lower case in place. Returns the value of Host.
-  std::string_view add_lines(char* text, std::size_t size) {
-    std::string_view host;
-    for (std::size_t at = 0; at < size;) {
-      const char* newline = static_cast<const char*>(std::memchr(text + at, '\n', size - at));
-      const std::size_t next = newline == nullptr ? size : static_cast<std::size_t>(newline - text) + 1;
-      const std::size_t end = newline == nullptr ? size : next - 2;
-      std::size_t colon = at;
-      for (; colon < end && text[colon] != ':'; ++colon) text[colon] = lower(text[colon]);
-      if (colon < end) {
-        const std::string_view name(text + at, colon - at);
-        std::string_view value(text + colon + 1, end - colon - 1);
-        if (value.starts_with(' ')) value.remove_prefix(1);
-        if (name == "host") host = value;
-        if (!is_left_out(name)) add(name, value);
-      }
-      at = next;
-    }
-    return host;
-  }
-  void set_value(std::size_t index, std::string_view value) {
-    fields_[index].value = bytes(value);
-    fields_[index].valuelen = value.size();
-  }
-  [[nodiscard]] nghttp2_nv* data() { return fields_.data(); }
-  [[nodiscard]] std::size_t size() const { return fields_.size(); }
-
- private:
-  // nghttp2 does not write through it.
-  static std::uint8_t* bytes(std::string_view text) {
-    return const_cast<std::uint8_t*>(reinterpret_cast<const std::uint8_t*>(text.data()));
-  }
-  std::vector<nghttp2_nv> fields_;
-};
 
 std::size_t after_first_line(const char* text, std::size_t size) {
   const void* newline = std::memchr(text, '\n', size);
@@ -371,11 +147,10 @@ bool Http2Session::open_session() {
   dead_ = false;
   peer_streams_max_ = 100;
   output_.clear();
-  nghttp2_mem memory{&shard_.session_memory_, &Http2Callbacks::allocate, &Http2Callbacks::release,
-                     &Http2Callbacks::allocate_zero, &Http2Callbacks::reallocate};
+  nghttp2_mem memory = Http2Callbacks::memory(&shard_.session_memory_);
   const bool is_server = side_ == Side::server;
   const auto make = is_server ? &nghttp2_session_server_new3 : &nghttp2_session_client_new3;
-  if (make(&session_, callbacks(), this, options(), &memory) != 0) {
+  if (make(&session_, Http2Callbacks::table(), this, Http2Callbacks::options(), &memory) != 0) {
     session_ = nullptr;
     return false;
   }
@@ -475,12 +250,14 @@ bool Http2Session::feed(std::string_view bytes) {
 }
 
 void Http2Session::begin_block() {
-  for (std::string* text : {&fields_, &method_, &path_, &authority_, &host_, &cookie_, &status_, &protocol_}) text->clear();
+  for (std::string* text : {&fields_, &method_, &path_, &authority_, &host_, &cookie_, &status_, &protocol_})
+    text->clear();
   has_length_ = head_too_large_ = bad_block_ = false;
 }
 
 void Http2Session::add_to_block(std::string_view name, std::string_view value) {
-  const std::size_t size_max = static_cast<std::size_t>(shard_.options_.limits.head_max.value) * (side_ == Side::server ? 1 : 2);
+  const std::size_t size_max =
+      static_cast<std::size_t>(shard_.options_.limits.head_max.value) * (side_ == Side::server ? 1 : 2);
   if (fields_.size() + cookie_.size() + path_.size() + name.size() + value.size() > size_max) {
     head_too_large_ = true;
     return;
@@ -562,7 +339,8 @@ bool Http2Session::submit_interim(Http2Stream& stream, char* text, std::size_t s
   const std::size_t first = after_first_line(text, size);
   fields.add_lines(text + first, size - first);
   want_flush();
-  return nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream.id_, nullptr, fields.data(), fields.size(), nullptr) == 0;
+  return nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream.id_, nullptr, fields.data(), fields.size(),
+                                nullptr) == 0;
 }
 
 bool Http2Session::submit_request(Http2Stream& stream, char* text, std::size_t size, bool ends) {
@@ -595,7 +373,8 @@ bool Http2Session::submit_trailers(Http2Stream& stream) {
 }
 
 void Http2Session::submit_goaway(std::uint32_t error_code) {
-  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_), error_code, nullptr, 0);
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_), error_code,
+                        nullptr, 0);
   want_flush();
 }
 

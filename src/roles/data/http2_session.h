@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// One HTTP/2 connection of either side: nghttp2 does framing, header compression and flow control; here are the socket, the
-// bytes on their way, and the translation between header blocks and the HTTP/1.1 text that an Exchange works on.
+// One HTTP/2 connection of either side: nghttp2 does framing, header compression and flow control; here are the socket,
+// the bytes on their way, and the translation between header blocks and the HTTP/1.1 text that an Exchange works on.
 //
-// Sending is gathered: whoever has something to send says want_flush(), and the shard flushes every such session once at
-// the end of a batch of events, so that the frames of many streams leave in one write. A session never writes into a
-// stream's memory and never reads further than its stream's window: 64 KiB per stream lie in a StreamBuffer at most. The
-// connection's window is given back at once, so that one slow stream does not stop the others, unless the data plane is
-// short of memory.
+// Sending is gathered: whoever has something to send says want_flush(), and the shard flushes every such session once
+// at the end of a batch of events, so that the frames of many streams leave in one write. A session never writes into a
+// stream's memory and never reads further than its stream's window: 64 KiB per stream lie in a StreamBuffer at most.
+// The connection's window is given back at once, so that one slow stream does not stop the others, unless the data
+// plane is short of memory.
 //
 // Streams (Http2Stream) are owned by others; a session only points to those that are attached. One thread.
 #pragma once
@@ -46,7 +46,8 @@ class Http2Stream {
   friend struct ::Http2Callbacks;
   ~Http2Stream() = default;
 
-  // A head has arrived as a whole (text() of the session), and the stream's end with it when `ended`. Trailers are none.
+  // A head has arrived as a whole (text() of the session), and the stream's end with it when `ended`. Trailers are
+  // none.
   virtual void on_head(bool ended) = 0;
   // Input has arrived or ended, or output has left.
   virtual void on_progress() = 0;

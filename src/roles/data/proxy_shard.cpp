@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "roles/data/proxy_shard.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -14,7 +13,6 @@
 
 #include "dirigent/base/assert.h"
 #include "dirigent/base/log.h"
-#include "dirigent/base/text.h"
 
 namespace dirigent::roles {
 
@@ -25,8 +23,6 @@ constexpr std::uint64_t kIndexMask = (std::uint64_t{1} << kIndexBits) - 1;
 constexpr Duration kAcceptPause = 100ms;  // when descriptors have run out
 constexpr Duration kStarvedPause = 20ms;  // between two looks whether there is memory again
 constexpr std::size_t kReadBuffer = 64 * 1024;
-
-std::string_view without_port(std::string_view address) { return address.substr(0, address.rfind(':')); }
 
 HeadLimits head_limits(const DataLimits& limits, std::int64_t factor) {
   HeadLimits made;
@@ -45,55 +41,7 @@ core::DispatcherOptions dispatcher_options(const ProxyOptions& options, std::uin
   return made;
 }
 
-std::array<std::uint8_t, 16> as_v6(const SocketAddress& address) {
-  std::array<std::uint8_t, 16> bytes{};
-  if (address.storage.ss_family == AF_INET6) {
-    std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_addr, 16);
-  } else {
-    bytes[10] = bytes[11] = 0xff;
-    std::memcpy(bytes.data() + 12, &reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_addr, 4);
-  }
-  return bytes;
-}
-
 }  // namespace
-
-Result<PeerFilter> PeerFilter::parse(const std::vector<std::string>& entries) {
-  PeerFilter filter;
-  for (const std::string& entry : entries) {
-    const std::size_t slash = entry.find('/');
-    const std::string host = entry.substr(0, slash);
-    const bool is_v6 = host.find(':') != std::string::npos;
-    const auto address = parse_socket_address(is_v6 ? "[" + host + "]:0" : host + ":0");
-    if (!address) {
-      return failure(ErrorCode::invalid_argument, "trusted_proxies: \"{}\" is not an address or network", entry);
-    }
-    Network network{as_v6(*address), 128};
-    if (slash != std::string::npos) {
-      const auto bits = parse_integer(std::string_view(entry).substr(slash + 1));
-      const int bits_max = is_v6 ? 128 : 32;
-      if (!bits || *bits < 0 || *bits > bits_max) {
-        return failure(ErrorCode::invalid_argument, "trusted_proxies: \"{}\": the prefix must be 0 to {} bits", entry, bits_max);
-      }
-      network.bits = static_cast<int>(*bits) + (is_v6 ? 0 : 96);
-    }
-    filter.networks_.push_back(network);
-  }
-  return filter;
-}
-
-bool PeerFilter::contains(const SocketAddress& peer) const {
-  if (networks_.empty()) return false;
-  const auto bytes = as_v6(peer);
-  return std::any_of(networks_.begin(), networks_.end(), [&](const Network& network) {
-    for (int bit = 0; bit < network.bits; ++bit) {
-      const auto byte = static_cast<std::size_t>(bit / 8);
-      const int mask = 0x80 >> (bit % 8);
-      if ((bytes[byte] & mask) != (network.address[byte] & mask)) return false;
-    }
-    return true;
-  });
-}
 
 class ProxyShard::Listener final : public PolledSocket {
  public:
@@ -130,10 +78,21 @@ Result<std::unique_ptr<ProxyShard>> ProxyShard::open(io::Loop& loop, const Proxy
 
 ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_t index, DataPlaneShared& shared,
                        ShardPorts ports)
-    : loop_(loop), options_(options), index_(index), shared_(shared), ports_(std::move(ports)),
-      request_limits_(head_limits(options.limits, 1)), response_limits_(head_limits(options.limits, 2)),
-      now_(io::Loop::now()), rng_(options.seed ^ (0x9e3779b97f4a7c15ULL * (index + 1))), wheel_(now_),
-      dispatcher_(dispatcher_options(options, index)), outbox_(options.shards), read_buffer_(kReadBuffer), calls_((options.calls_kept + options.shards - 1) / options.shards), timer_(loop, [this] { on_wakeup(); }) {
+    : loop_(loop),
+      options_(options),
+      index_(index),
+      shared_(shared),
+      ports_(std::move(ports)),
+      request_limits_(head_limits(options.limits, 1)),
+      response_limits_(head_limits(options.limits, 2)),
+      now_(io::Loop::now()),
+      rng_(options.seed ^ (0x9e3779b97f4a7c15ULL * (index + 1))),
+      wheel_(now_),
+      dispatcher_(dispatcher_options(options, index)),
+      outbox_(options.shards),
+      calls_((options.calls_kept + options.shards - 1) / options.shards),
+      read_buffer_(kReadBuffer),
+      timer_(loop, [this] { on_wakeup(); }) {
   accept_timer_.owner = this;
   accept_timer_.fire = &ProxyShard::on_accept_timer;
   read_clock();
@@ -205,13 +164,8 @@ void ProxyShard::accept_all() {
       continue;
     }
     ++open_connections_;
-    ClientPeer client;
-    const std::string text = to_string(peer);
-    const std::string_view host = without_port(text);
-    client.size = static_cast<std::uint8_t>(std::min(host.size(), client.text.size()));
-    std::memcpy(client.text.data(), host.data(), client.size);
+    ClientPeer client = ClientPeer::of(peer);
     client.trusted = trusted_.contains(peer);
-    client.key = as_v6(peer);
     std::string why_not;
     if (admit_peer(client, why_not)) {
       connection->begin(client);
@@ -233,7 +187,9 @@ bool ProxyShard::admit_peer(ClientPeer& peer, std::string& why_not) {
   // A trusted proxy stands for many clients.
   if (limits.connections_per_address_max == 0 || peer.trusted) return true;
   peer.counted = shared_.addresses.try_add(peer.key, limits.connections_per_address_max);
-  if (!peer.counted) why_not = fmt::format("your address has {} connections open, which is the limit", limits.connections_per_address_max);
+  if (!peer.counted)
+    why_not =
+        fmt::format("your address has {} connections open, which is the limit", limits.connections_per_address_max);
   return peer.counted;
 }
 
@@ -242,7 +198,8 @@ void ProxyShard::on_accept_timer(void* self, Instant) {
   if (shard.listener_->is_open()) shard.accept_all();
 }
 
-bool ProxyShard::become_http2(Http1Connection& from, std::string_view bytes, std::string_view settings, std::size_t head_size) {
+bool ProxyShard::become_http2(Http1Connection& from, std::string_view bytes, std::string_view settings,
+                              std::size_t head_size) {
   Http2Connection* connection = http2_.take(*this);
   if (!connection->open(from.peer(), settings, head_size != 0 && request_head_.is_head)) {
     http2_.free.push_back(connection);
@@ -253,7 +210,8 @@ bool ProxyShard::become_http2(Http1Connection& from, std::string_view bytes, std
   ++metrics_.http2_connections;
   bool is_open = connection->is_open();
   if (is_open && head_size != 0) {
-    constexpr std::string_view kSwitching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    constexpr std::string_view kSwitching =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     Output answer;
     answer.add(kSwitching.data(), kSwitching.size());
     is_open = connection->send(answer).io == PolledSocket::Io::done;  // the socket's buffer is empty

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// One forwarding shard: a listener, its client connections, its connections to sandboxes, and the dispatcher that decides
-// about their requests. Lives on one loop and is called on that loop's thread only; what it has to tell others goes out
-// through ShardPorts.
+// One forwarding shard: a listener, its client connections, its connections to sandboxes, and the dispatcher that
+// decides about their requests. Lives on one loop and is called on that loop's thread only; what it has to tell others
+// goes out through ShardPorts.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,6 @@
 #include "dirigent/core/dispatcher.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
-#include "roles/data/address_counts.h"
 #include "roles/data/block_pool.h"
 #include "roles/data/call_log.h"
 #include "roles/data/exchange.h"
@@ -24,6 +23,7 @@
 #include "roles/data/http2_connection.h"
 #include "roles/data/http2_leg.h"
 #include "roles/data/metrics.h"
+#include "roles/data/peers.h"
 #include "roles/data/poller.h"
 #include "roles/data/proxy_options.h"
 #include "roles/data/timer_wheel.h"
@@ -48,20 +48,6 @@ struct ShardPorts {
   std::function<void(std::vector<DataPlaneMessage>)> tell_control;
   std::function<void(std::vector<core::SandboxSlots*>)> tell_idle;
   std::function<void()> drained;  // draining, and the last client connection has gone
-};
-
-// A parsed entry of trusted_proxies.
-class PeerFilter {
- public:
-  static Result<PeerFilter> parse(const std::vector<std::string>& entries);
-  [[nodiscard]] bool contains(const SocketAddress& peer) const;
-
- private:
-  struct Network {
-    std::array<std::uint8_t, 16> address{};  // IPv4 as ::ffff:a.b.c.d
-    int bits = 128;
-  };
-  std::vector<Network> networks_;
 };
 
 class ProxyShard {
@@ -108,7 +94,8 @@ class ProxyShard {
   friend class Http2Upstreams;
   class Listener;
 
-  ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_t index, DataPlaneShared& shared, ShardPorts ports);
+  ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_t index, DataPlaneShared& shared,
+             ShardPorts ports);
 
   void accept_all();
   static void on_accept_timer(void* self, Instant now);

@@ -162,7 +162,8 @@ Exchange::Progress Exchange::read_request_body() {
     if (response_head_done_) {
       cut(Reason::body_too_large);
     } else {
-      fail_exchange(Reason::body_too_large, fmt::format("the request's body is larger than the limit of {} bytes", body_max));
+      fail_exchange(Reason::body_too_large,
+                    fmt::format("the request's body is larger than the limit of {} bytes", body_max));
     }
     return Progress::gone;
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Bytes of one direction of one HTTP/2 stream that have arrived and are not relayed yet: a chain of blocks of the shard's
-// pool. Bytes never move once they are in, so that a view of the front stays valid while more is added behind it. How much
-// it may hold is the business of the stream's flow-control window. One thread.
+// Bytes of one direction of one HTTP/2 stream that have arrived and are not relayed yet: a chain of blocks of the
+// shard's pool. Bytes never move once they are in, so that a view of the front stays valid while more is added behind
+// it. How much it may hold is the business of the stream's flow-control window. One thread.
 #pragma once
 
 #include <algorithm>

@@ -113,7 +113,8 @@ Result<int> UpstreamPool::dial(const core::SandboxSlots& slots) const {
   const std::string& text = direct ? known.direct : known.published;
   const Result<SocketAddress> address = parse_socket_address(text);
   if (!address) {
-    return failure(ErrorCode::unavailable, "cannot connect to sandbox {}: {}", to_string(slots.sandbox.id), address.error().message);
+    return failure(ErrorCode::unavailable, "cannot connect to sandbox {}: {}", to_string(slots.sandbox.id),
+                   address.error().message);
   }
   const int fd = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return errno_failure(errno, "cannot make a socket");

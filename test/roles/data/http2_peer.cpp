@@ -18,7 +18,8 @@ std::string field(const Fields& fields, std::string_view name) {
 }
 
 int count_fields(const Fields& fields, std::string_view name) {
-  return static_cast<int>(std::count_if(fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; }));
+  return static_cast<int>(
+      std::count_if(fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; }));
 }
 
 int PeerStream::status() const { return std::atoi(field(head, ":status").c_str()); }
@@ -28,8 +29,8 @@ std::vector<nghttp2_nv> as_nv(const Fields& fields) {
   std::vector<nghttp2_nv> list;
   for (const auto& [name, value] : fields) {
     list.push_back(nghttp2_nv{reinterpret_cast<std::uint8_t*>(const_cast<char*>(name.data())),
-                              reinterpret_cast<std::uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
-                              NGHTTP2_NV_FLAG_NONE});
+                              reinterpret_cast<std::uint8_t*>(const_cast<char*>(value.data())), name.size(),
+                              value.size(), NGHTTP2_NV_FLAG_NONE});
   }
   return list;
 }
@@ -74,7 +75,8 @@ struct PeerCallbacks {
     if (ended) stream.ended = true;
     return 0;
   }
-  static int on_data(nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size, void* user) {
+  static int on_data(nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t size,
+                     void* user) {
     of(user).streams_[id].body.append(reinterpret_cast<const char*>(data), size);
     return 0;
   }
@@ -135,12 +137,13 @@ Http2Peer::Http2Peer(Wire wire, Side side, Options options) : wire_(std::move(wi
 Http2Peer::~Http2Peer() { nghttp2_session_del(session_); }
 
 void Http2Peer::begin_upgraded(std::string_view settings) {
-  nghttp2_session_upgrade2(session_, reinterpret_cast<const std::uint8_t*>(settings.data()), settings.size(), 0, nullptr);
+  nghttp2_session_upgrade2(session_, reinterpret_cast<const std::uint8_t*>(settings.data()), settings.size(), 0,
+                           nullptr);
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, nullptr, 0);
   flush();
 }
 
-std::int32_t Http2Peer::request(const Fields& head, std::string_view body, bool last) {
+std::int32_t Http2Peer::request(const Fields& head, std::string_view body, bool last, bool at_once) {
   nghttp2_data_provider provider{};
   provider.read_callback = &PeerCallbacks::read_output;
   const auto list = as_nv(head);
@@ -152,7 +155,11 @@ std::int32_t Http2Peer::request(const Fields& head, std::string_view body, bool 
   stream.id = id;
   stream.output = body;
   stream.last = last;
-  flush();
+  if (at_once) {
+    flush();
+  } else {
+    collect();
+  }
   return id;
 }
 
@@ -228,19 +235,25 @@ bool Http2Peer::accepts_connect_protocol() const {
   return nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
 }
 
-void Http2Peer::flush() {
+void Http2Peer::collect() {
   for (;;) {
     const std::uint8_t* bytes = nullptr;
     const ssize_t size = nghttp2_session_mem_send(session_, &bytes);
     if (size <= 0) return;
-    if (!wire_.write({reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(size)})) return;
+    held_.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(size));
   }
+}
+
+void Http2Peer::flush() {
+  collect();
+  wire_.write(std::exchange(held_, {}));
 }
 
 bool Http2Peer::pump() {
   const std::string bytes = wire_.read_some(65536);
   if (bytes.empty()) return false;
-  if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()) < 0) return false;
+  if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()) < 0)
+    return false;
   flush();
   return true;
 }

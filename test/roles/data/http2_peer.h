@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A blocking HTTP/2 endpoint of either side over a Wire: a client for tests, and what fake sandboxes serve with. Reads give
-// up after 10 s, so that a test that goes wrong fails instead of hanging. One thread at a time.
+// A blocking HTTP/2 endpoint of either side over a Wire: a client for tests, and what fake sandboxes serve with. Reads
+// give up after 10 s, so that a test that goes wrong fails instead of hanging. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +61,8 @@ class Http2Peer {
   ~Http2Peer();
 
   // --- client
-  // Without `last` the body goes on with write().
-  std::int32_t request(const Fields& head, std::string_view body = {}, bool last = true);
+  // Without `last` the body goes on with write(). Without `at_once` it leaves with whatever is sent next.
+  std::int32_t request(const Fields& head, std::string_view body = {}, bool last = true, bool at_once = true);
   std::int32_t get(const std::string& authority, const std::string& path = "/");
   // Until the stream has ended both ways; a copy of it. Fails the test after 10 s of silence.
   PeerStream answer(std::int32_t id);
@@ -81,7 +81,7 @@ class Http2Peer {
   void settings();
   void goaway();
   void return_window(std::int32_t id, std::size_t bytes);
-  void flush();
+  void flush();  // in one write
   // Reads once, at least a byte, and sends what that causes. False: the connection has ended.
   bool pump();
   bool pump_until(const std::function<bool()>& condition);
@@ -97,11 +97,13 @@ class Http2Peer {
 
  private:
   friend struct PeerCallbacks;
+  void collect();
   Wire wire_;
   Options options_;
   nghttp2_session* session_ = nullptr;
   std::map<std::int32_t, PeerStream> streams_;
   Fields block_;
+  std::string held_;          // frames made, not sent
 };
 
 // What a fake sandbox serves: calls `on_change` whenever a stream has got further, until the connection ends.

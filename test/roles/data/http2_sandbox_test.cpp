@@ -2,7 +2,7 @@
 //
 // Functions that speak HTTP/2 (h2c by prior knowledge), called by clients of both protocols.
 #include "catch.h"
-#include "h2_names.h"
+#include "http2_errors.h"
 #include "harness.h"
 #include "http2_peer.h"
 
@@ -28,8 +28,9 @@ TEST_CASE("http2 sandbox: an HTTP/1.1 client gets the answer of a function that 
   }));
   Plane plane;
   plane.route("f", {sandbox.address()}, speaks_http2);
-  const Response response = fetch(plane.address(), "POST /p?q HTTP/1.1\r\nHost: f\r\nX-Yours: Y\r\nConnection: X-Hop\r\n"
-                                                   "X-Hop: 1\r\nKeep-Alive: 1\r\nContent-Length: 2\r\n\r\nhi");
+  const Response response = fetch(plane.address(),
+                                  "POST /p?q HTTP/1.1\r\nHost: f\r\nX-Yours: Y\r\nConnection: X-Hop\r\n"
+                                  "X-Hop: 1\r\nKeep-Alive: 1\r\nContent-Length: 2\r\n\r\nhi");
   CHECK(response.status == 201);
   CHECK(response.body == "hello");
   CHECK(response.header("X-Mine") == "1");
@@ -40,7 +41,8 @@ TEST_CASE("http2 sandbox: an HTTP/1.1 client gets the answer of a function that 
   CHECK(field(seen, ":scheme") == "http");
   CHECK(field(seen, "x-yours") == "Y");
   CHECK(field(seen, "content-length") == "2");
-  for (const char* absent : {"host", "connection", "x-hop", "keep-alive", "transfer-encoding"}) CHECK(field(seen, absent).empty());
+  for (const char* absent : {"host", "connection", "x-hop", "keep-alive", "transfer-encoding"})
+    CHECK(field(seen, absent).empty());
   CHECK(field(seen, "x-call-id") == response.header("X-Call-Id"));
 }
 
@@ -120,7 +122,8 @@ TEST_CASE("http2 sandbox: both directions of a stream flow at once") {
 
 TEST_CASE("http2 sandbox: large answers wait for the client without filling memory") {
   const std::string large(5'000'000, 'x');
-  FakeSandbox sandbox(answering_http2([&](Http2Peer& peer, PeerStream& stream) { peer.respond(stream.id, kOk, large); }));
+  FakeSandbox sandbox(
+      answering_http2([&](Http2Peer& peer, PeerStream& stream) { peer.respond(stream.id, kOk, large); }));
   Plane plane;
   plane.route("f", {sandbox.address()}, speaks_http2);
   Wire slow = Wire::connect(plane.address());
@@ -183,7 +186,8 @@ TEST_CASE("http2 sandbox: a stream it refuses is tried on a new connection, a re
 }
 
 TEST_CASE("http2 sandbox: one that refuses every stream is asked a few times, not for ever") {
-  FakeSandbox sandbox(answering_http2([&](Http2Peer& peer, PeerStream& stream) { peer.reset(stream.id, kRefusedStream); }));
+  FakeSandbox sandbox(
+      answering_http2([&](Http2Peer& peer, PeerStream& stream) { peer.reset(stream.id, kRefusedStream); }));
   Plane plane;
   plane.route("f", {sandbox.address()}, speaks_http2);
   const Response response = fetch(plane.address(), get("/", "f"));
@@ -224,7 +228,8 @@ TEST_CASE("http2 sandbox: nobody there is a 502 after other sandboxes were tried
 }
 
 TEST_CASE("http2 sandbox: one that speaks HTTP/1.1 after all is a 502") {
-  FakeSandbox sandbox([](Wire& wire, FakeSandbox&) { wire.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"); });
+  FakeSandbox sandbox(
+      [](Wire& wire, FakeSandbox&) { wire.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"); });
   Plane plane;
   plane.route("f", {sandbox.address()}, speaks_http2);
   const Response response = fetch(plane.address(), get("/", "f"));
@@ -315,4 +320,20 @@ TEST_CASE("http2 sandbox: one that dies fails its running requests and gives bac
   sandbox.drop_connections();
   for (const auto id : ids) CHECK(client.answer(id).status() == 502);
   CHECK(plane.eventually([&] { return plane.in_flight() == 0; }));
+}
+
+TEST_CASE("http2 sandbox: requests that are cancelled as soon as they are made leave nothing behind") {
+  FakeSandbox sandbox(
+      answering_http2([](Http2Peer& peer, PeerStream& stream) { peer.respond(stream.id, kOk, "fine"); }));
+  Plane plane;
+  plane.route("f", {sandbox.address()}, speaks_http2_with_slots(4));
+  auto client = connect_http2(plane.address());
+  for (int i = 0; i < 300; ++i) {
+    // Together in one write: the request is gone before its stream to the sandbox has begun.
+    const auto id = client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "x",
+                                   true, false);
+    client.reset(id, kCancel);
+  }
+  CHECK(client.answer(client.get("f")).body == "fine");
+  CHECK(plane.eventually([&] { return plane.in_flight() == 0 && plane.waiting() == 0; }));
 }

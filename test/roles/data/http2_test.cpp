@@ -2,7 +2,7 @@
 //
 // Clients that speak HTTP/2 to functions that speak HTTP/1.1.
 #include "catch.h"
-#include "h2_names.h"
+#include "http2_errors.h"
 #include "harness.h"
 #include "http2_peer.h"
 
@@ -10,7 +10,8 @@ using namespace dirigent;
 using namespace dirigent::test;
 
 TEST_CASE("http2: a request by prior knowledge is forwarded and answered") {
-  FakeSandbox sandbox(FakeSandbox::answering(ok("hello", "X-Mine: 1\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n")));
+  FakeSandbox sandbox(
+      FakeSandbox::answering(ok("hello", "X-Mine: 1\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n")));
   Plane plane;
   plane.route("f", {sandbox.address()});
   auto client = connect_http2(plane.address());
@@ -53,10 +54,18 @@ TEST_CASE("http2: names, tables of headers and cookies come through as HTTP/1.1 
   Plane plane;
   plane.route("f", {sandbox.address()});
   auto client = connect_http2(plane.address());
-  const auto id = client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "nobody"},
-                                  {":path", "/function/f/rest?x"}, {"cookie", "a=1"}, {"cookie", "b=2"}, {"te", "trailers"},
-                                  {"x-dirigent-secret", "1"}, {"x-call-id", "mine-1"}, {"x_under", "score"},
-                                  {"x-forwarded-for", "6.6.6.6"}, {"content-length", "2"}},
+  const auto id = client.request({{":method", "POST"},
+                                  {":scheme", "http"},
+                                  {":authority", "nobody"},
+                                  {":path", "/function/f/rest?x"},
+                                  {"cookie", "a=1"},
+                                  {"cookie", "b=2"},
+                                  {"te", "trailers"},
+                                  {"x-dirigent-secret", "1"},
+                                  {"x-call-id", "mine-1"},
+                                  {"x_under", "score"},
+                                  {"x-forwarded-for", "6.6.6.6"},
+                                  {"content-length", "2"}},
                                  "hi");
   const PeerStream answer = client.answer(id);
   CHECK(answer.status() == 200);
@@ -79,7 +88,8 @@ TEST_CASE("http2: bodies of unknown length and trailers pass both ways") {
   Plane plane;
   plane.route("f", {sandbox.address()});
   auto client = connect_http2(plane.address());
-  const auto id = client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", false);
+  const auto id =
+      client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", false);
   client.write(id, "cd", false);
   client.end_with(id, {{"x-trail", "t"}, {"x-forwarded-for", "6.6.6.6"}});
   const PeerStream answer = client.answer(id);
@@ -152,9 +162,15 @@ TEST_CASE("http2: what RFC 9113 forbids in a request is refused") {
     return client.answer(client.request(
         {{":method", "GET"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}, std::move(extra)}));
   };
-  for (const auto& [name, value] : Fields{{"connection", "close"}, {"transfer-encoding", "chunked"}, {"keep-alive", "5"},
-                                          {"upgrade", "websocket"}, {"proxy-connection", "x"}, {"te", "gzip"},
-                                          {":late", "pseudo"}, {"bad name", "x"}, {"x", "a\rb"}}) {
+  for (const auto& [name, value] : Fields{{"connection", "close"},
+                                          {"transfer-encoding", "chunked"},
+                                          {"keep-alive", "5"},
+                                          {"upgrade", "websocket"},
+                                          {"proxy-connection", "x"},
+                                          {"te", "gzip"},
+                                          {":late", "pseudo"},
+                                          {"bad name", "x"},
+                                          {"x", "a\rb"}}) {
     INFO(name);
     const PeerStream answer = with({name, value});
     CHECK(answer.closed);
@@ -164,7 +180,9 @@ TEST_CASE("http2: what RFC 9113 forbids in a request is refused") {
   CHECK(with({"host", "other"}).status() == 400);
   CHECK(with({"x", "fine"}).status() == 200);
   const auto path = [&](const std::string& text) {
-    return client.answer(client.request({{":method", "GET"}, {":scheme", "http"}, {":authority", "f"}, {":path", text}})).status();
+    return client
+        .answer(client.request({{":method", "GET"}, {":scheme", "http"}, {":authority", "f"}, {":path", text}}))
+        .status();
   };
   CHECK(path("/a#b") == 400);
   CHECK(path("/" + std::string(9000, 'a')) == 400);
@@ -245,7 +263,8 @@ TEST_CASE("http2: a stuck upload does not stop the others, and holds no more tha
     release.wait();
     if (auto received = read_request(wire)) wire.write(ok(std::to_string(received->body.size())));
   });
-  FakeSandbox fine(FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
+  FakeSandbox fine(
+      FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
   Plane plane;
   plane.route("stuck", {stuck.address()});
   plane.route("f", {fine.address()});
@@ -304,7 +323,8 @@ TEST_CASE("http2: a connection that goes takes all its requests with it") {
 
 TEST_CASE("http2: a function that breaks off resets its stream, and only that") {
   FakeSandbox sandbox(FakeSandbox::answering([](const Received& received) -> std::string {
-    if (received.head.starts_with("GET /cut")) return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz";
+    if (received.head.starts_with("GET /cut"))
+      return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz";
     return ok("fine");
   }));
   Plane plane;
@@ -431,10 +451,10 @@ TEST_CASE("http2: an upgrade that is none is answered in HTTP/1.1") {
   FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
   Plane plane;
   plane.route("f", {sandbox.address()});
-  for (const char* rest : {"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: !!\r\n",
-                           "Connection: Upgrade\r\n",
-                           "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nHTTP2-Settings: AAMAAABk\r\n",
-                           "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 0\r\nX: y\r\n"}) {
+  for (const char* rest :
+       {"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: !!\r\n", "Connection: Upgrade\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 0\r\nX: y\r\n"}) {
     INFO(rest);
     Wire wire = Wire::connect(plane.address());
     wire.write(fmt::format("POST / HTTP/1.1\r\nHost: f\r\nUpgrade: h2c\r\n{}\r\n", rest));
@@ -452,15 +472,22 @@ TEST_CASE("http2: an extended CONNECT for websocket becomes an upgrade, and byte
     auto received = read_request(wire);
     if (!received) return;
     self.note(*received);
-    wire.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n");
+    wire.write(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "
+        "x\r\n\r\n");
     for (std::string got = wire.read_some(100); !got.empty(); got = wire.read_some(100)) wire.write("<" + got + ">");
   });
   Plane plane;
   plane.route("f", {sandbox.address()});
   auto client = connect_http2(plane.address());
   REQUIRE(client.pump_until([&] { return client.accepts_connect_protocol(); }));
-  const auto id = client.request({{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":authority", "f"},
-                                  {":path", "/chat"}, {"sec-websocket-version", "13"}}, {}, false);
+  const auto id = client.request({{":method", "CONNECT"},
+                                  {":protocol", "websocket"},
+                                  {":scheme", "http"},
+                                  {":authority", "f"},
+                                  {":path", "/chat"},
+                                  {"sec-websocket-version", "13"}},
+                                 {}, false);
   REQUIRE(client.pump_until([&] { return client.stream(id).has_head; }));
   CHECK(client.stream(id).status() == 200);
   CHECK(field(client.stream(id).head, "sec-websocket-accept").empty());
@@ -504,12 +531,14 @@ TEST_CASE("http2: random frames among proper ones end the connection at most, an
   for (int round = 0; round < 150; ++round) {
     Http2Peer client(Wire::connect(plane.address()), Http2Peer::Side::client);
     for (std::uint64_t i = rng() % 4; i-- > 0;) {
-      client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab", rng() % 2 == 0);
+      client.request({{":method", "POST"}, {":scheme", "http"}, {":authority", "f"}, {":path", "/"}}, "ab",
+                     rng() % 2 == 0);
     }
     std::string noise;
     for (std::uint64_t frames = 1 + rng() % 6; frames-- > 0;) {
       const std::size_t size = rng() % 40;
-      noise += {0, 0, static_cast<char>(size), static_cast<char>(rng() % 11), byte(), 0, 0, 0, static_cast<char>(rng() % 12)};
+      noise += {0, 0, static_cast<char>(size),      static_cast<char>(rng() % 11), byte(), 0,
+                0, 0, static_cast<char>(rng() % 12)};
       for (std::size_t i = 0; i < size; ++i) noise.push_back(byte());
     }
     client.wire().write(noise);

@@ -237,7 +237,8 @@ TEST_CASE("limits: a body that trickles is a 408 once the sandbox has waited lon
 }
 
 TEST_CASE("limits: the size of a body, at the limit and one above, announced or not") {
-  FakeSandbox sandbox(FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
+  FakeSandbox sandbox(
+      FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
   Plane plane([](roles::ProxyOptions& options) { options.limits.body_max = Bytes{10}; });
   plane.route("f", {sandbox.address()});
   const auto post = [&](std::string_view framing) {
