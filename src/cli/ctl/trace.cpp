@@ -120,7 +120,8 @@ int trace_one(VerbContext& context, const std::vector<DataPlaneRow>& planes, con
   auto calls = ask_all(context, planes, query + "&id=" + io::percent_encode(context.word(0)), cursors);
   if (!calls) return context.fail(calls.error());
   if (calls->empty()) {
-    return context.fail(Failure{Error{ErrorCode::not_found, fmt::format("no call \"{}\" among the last ones of {}", context.word(0),
+    // Not the code of a missing function, which has hints of its own.
+    return context.fail(Failure{Error{ErrorCode::unavailable, fmt::format("no call \"{}\" among the last ones of {}", context.word(0),
                                                                         planes.size() == 1 ? "the data plane" : "the data planes")},
                                 {"a data plane remembers its last 10,000 calls", "list some:  dirigent ctl trace"},
                                 traits(ErrorCode::not_found).exit_code});

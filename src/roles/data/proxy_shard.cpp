@@ -90,6 +90,7 @@ ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_
       wheel_(now_),
       dispatcher_(dispatcher_options(options, index)),
       outbox_(options.shards),
+      calls_((options.calls_kept + options.shards - 1) / options.shards),
       read_buffer_(kReadBuffer),
       calls_((options.calls_kept + options.shards - 1) / options.shards),
       timer_(loop, [this] { on_wakeup(); }) {
