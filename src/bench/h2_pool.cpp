@@ -29,8 +29,8 @@ constexpr std::size_t kUnsentBytesMax = 256 * 1024;
 // The windows that Go's client opens: 4 MiB for a stream, 1 GiB for the connection.
 constexpr std::int32_t kStreamWindow = 4 << 20;
 constexpr std::int32_t kConnectionWindow = 1 << 30;
-// What a server allows until its settings have come (Go's client assumes the same).
-constexpr std::uint32_t kStreamsAtFirst = 100;
+// At a time on one connection, when the server states no limit (Go's client assumes the same).
+constexpr std::uint32_t kStreamsUnstated = 1000;
 
 class H2Pool;
 class H2Connection;
@@ -75,6 +75,7 @@ class H2Connection final : public Pollable {
   void end();
 
   bool is_connecting = true;
+  bool has_settings = false;  // of the peer
   bool is_closed = false;
   bool is_leaving = false;  // the peer takes no more streams
   std::size_t streams_ = 0;
@@ -197,10 +198,11 @@ class H2Pool final : public Pool {
       stream = later;
     }
   }
-  void connect_failed() {
+  // No connection came of an attempt: one waiting call pays for it, so that a dead server is seen at once.
+  void attempt_failed(Fault fault) {
     const Instant now = io::Loop::now();
     connect_again_ = now + kConnectPause;
-    if (!waiting_.empty()) fail_waiting(Fault::connect_failed, now);
+    if (!waiting_.empty()) fail_waiting(fault, now);
   }
   void connection_lost() { connect_again_ = std::max(connect_again_, io::Loop::now()); }
 
@@ -234,7 +236,7 @@ class H2Pool final : public Pool {
   void open_all(Instant now) {
     while (connections_.size() < context_.connections && now >= connect_again_) {
       auto socket = start_connect(context_.address);
-      if (!socket) return connect_failed();
+      if (!socket) return attempt_failed(Fault::connect_failed);
       ++opened_;
       connections_.push_back(std::make_unique<H2Connection>(*this, std::move(*socket)));
       context_.poller.add(connections_.back()->fd(), *connections_.back());
@@ -278,9 +280,10 @@ H2Connection::H2Connection(H2Pool& pool, io::FileDescriptor socket) : pool_(pool
 }
 
 bool H2Connection::has_room() const {
-  if (is_connecting || is_closed || is_leaving || nghttp2_session_check_request_allowed(session_) == 0) return false;
+  // Before the server's settings its limit is not known, and what is beyond it would be refused.
+  if (!has_settings || is_closed || is_leaving || nghttp2_session_check_request_allowed(session_) == 0) return false;
   const std::uint32_t allowed = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-  return streams_ < (allowed == UINT32_MAX ? kStreamsAtFirst * 10 : allowed);
+  return streams_ < (allowed == UINT32_MAX ? kStreamsUnstated : allowed);
 }
 
 int H2Connection::on_header(nghttp2_session* session, const nghttp2_frame* frame, const std::uint8_t* name,
@@ -302,6 +305,7 @@ int H2Connection::on_header(nghttp2_session* session, const nghttp2_frame* frame
 
 int H2Connection::on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
   if (frame->hd.type == NGHTTP2_GOAWAY) of(user).is_leaving = true;
+  if (frame->hd.type == NGHTTP2_SETTINGS && (frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) of(user).has_settings = true;
   Stream* const stream = frame->hd.stream_id == 0 ? nullptr : stream_of(session, frame->hd.stream_id);
   if (stream == nullptr) return 0;
   if (frame->hd.type == NGHTTP2_HEADERS && stream->head_at == Instant{} && stream->status >= 200)
@@ -328,7 +332,7 @@ int H2Connection::on_close(nghttp2_session* session, std::int32_t id, std::uint3
   if (stream == nullptr) return 0;
   nghttp2_session_set_stream_user_data(session, id, nullptr);
   Fault fault = Fault::none;
-  if (!stream->has_ended) fault = error == NGHTTP2_NO_ERROR ? Fault::bad_response : Fault::connection_ended;
+  if (!stream->has_ended) fault = error == NGHTTP2_NO_ERROR ? Fault::bad_response : Fault::stream_reset;
   of(user).pool_.finish(*stream, fault);
   return 0;
 }
@@ -386,11 +390,10 @@ void H2Connection::on_events(std::uint32_t events) {
     is_connecting = false;
     if (connect_error(socket_.get()) != 0) {
       is_closed = true;
-      pool_.connect_failed();
+      pool_.attempt_failed(Fault::connect_failed);
       return;
     }
-    pool_.start_waiting();
-    return;  // written with the next flush
+    return;  // our settings are written with the next flush; calls follow the server's
   }
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0) read();
   if (!is_closed) write();
@@ -439,7 +442,8 @@ void H2Connection::write() {
 void H2Connection::end() {
   is_closed = true;
   pool_.fail_streams_of(*this, Fault::connection_ended);
-  pool_.connection_lost();
+  if (has_settings) pool_.connection_lost();
+  else pool_.attempt_failed(Fault::bad_response);  // whoever is there does not speak HTTP/2
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ std::string_view to_string(Fault fault) {
     case Fault::none: return "none";
     case Fault::connect_failed: return "connect-failed";
     case Fault::connection_ended: return "connection-ended";
+    case Fault::stream_reset: return "stream-reset";
     case Fault::timed_out: return "timed-out";
     case Fault::bad_response: return "bad-response";
   }

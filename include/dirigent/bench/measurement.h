@@ -39,7 +39,7 @@ struct Call {
 };
 
 // Why there is no answer.
-enum class Fault : std::uint8_t { none, connect_failed, connection_ended, timed_out, bad_response };
+enum class Fault : std::uint8_t { none, connect_failed, connection_ended, stream_reset, timed_out, bad_response };
 std::string_view to_string(Fault fault);
 
 struct Answer {
