@@ -497,7 +497,14 @@ TEST_CASE("in flight: a client that ends its half with the request still gets th
   Wire wire = Wire::connect(plane.address());
   Event release;
   // Holding the loop makes both arrive in one event.
-  std::thread holder([&] { plane.on_loop([&] { release.wait(); }); });
+  Event held;
+  std::thread holder([&] {
+    plane.on_loop([&] {
+      held.set();
+      release.wait();
+    });
+  });
+  REQUIRE(held.wait());
   wire.write(get("/", "f"));
   wire.shutdown_write();
   release.set();
