@@ -354,3 +354,15 @@ TEST_CASE("http2 sandbox: one that floods the data plane with pings loses its co
   CHECK(fetch(plane.address(), get("/", "f")).body == "fine");
   CHECK(plane.eventually([&] { return plane.in_flight() == 0; }));
 }
+
+TEST_CASE("http2 sandbox: the time limit of connecting ends with the connection, not with the answer") {
+  FakeSandbox sandbox(answering_http2([](Http2Peer& peer, PeerStream& stream) {
+    std::this_thread::sleep_for(300ms);  // three times the limit
+    peer.respond(stream.id, kOk, "fine");
+  }));
+  Plane plane([](roles::ProxyOptions& options) { options.limits.connect_timeout = 100ms; });
+  plane.route("f", {sandbox.address()}, speaks_http2);
+  CHECK(fetch(plane.address(), get("/", "f")).body == "fine");
+  CHECK(fetch(plane.address(), "POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 1\r\n\r\nx").body == "fine");
+  CHECK(sandbox.connections() == 1);
+}
