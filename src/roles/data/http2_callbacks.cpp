@@ -79,7 +79,11 @@ int Http2Callbacks::on_frame_recv(nghttp2_session* raw, const nghttp2_frame* fra
       if (Http2Stream* stream = stream_of(raw, frame->hd.stream_id)) session.end_block(*stream, ended);
       break;
     case NGHTTP2_DATA:
-      if (frame->hd.length == 0 && !ended) session.on_cheap_frame();
+      if (frame->hd.length > 0) {
+        session.count_data_frame();
+      } else if (!ended) {
+        session.count_cheap_frame();
+      }
       if (Http2Stream* stream = stream_of(raw, frame->hd.stream_id)) {
         if (ended) stream->input_ended_ = true;
         stream->on_progress();
@@ -88,18 +92,18 @@ int Http2Callbacks::on_frame_recv(nghttp2_session* raw, const nghttp2_frame* fra
     case NGHTTP2_SETTINGS:
       if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
         session.peer_streams_max_ = nghttp2_session_get_remote_settings(raw, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-        session.on_cheap_frame();
+        session.count_cheap_frame();
       }
       break;
     case NGHTTP2_PING:
       if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
         session.on_ping_ack();
       } else {
-        session.on_cheap_frame();
+        session.count_cheap_frame();
       }
       break;
-    case NGHTTP2_PRIORITY: session.on_cheap_frame(); break;
-    case NGHTTP2_RST_STREAM: session.on_cheap_frame(); break;
+    case NGHTTP2_PRIORITY: session.count_cheap_frame(); break;
+    case NGHTTP2_RST_STREAM: session.count_cheap_frame(); break;
     case NGHTTP2_GOAWAY: session.on_goaway(frame->goaway.last_stream_id); break;
     default: break;
   }
@@ -126,6 +130,7 @@ int Http2Callbacks::on_stream_close(nghttp2_session* raw, std::int32_t id, std::
 }
 
 int Http2Callbacks::on_frame_send(nghttp2_session* raw, const nghttp2_frame* frame, void* user) {
+  if (frame->hd.type == NGHTTP2_DATA) session_of(user).count_data_frame();
   if (frame->hd.type != NGHTTP2_HEADERS) return 0;
   Http2Stream* stream = stream_of(raw, frame->hd.stream_id);
   if (stream == nullptr || !stream->submitted_ || stream->head_sent_) return 0;
@@ -182,7 +187,7 @@ const nghttp2_option* Http2Callbacks::options() {
     nghttp2_option_new(&set);
     nghttp2_option_set_no_auto_window_update(set, 1);
     nghttp2_option_set_no_closed_streams(set, 1);
-    nghttp2_option_set_max_outbound_ack(set, 1'000'000);            // on_cheap_frame() counts, and can say why
+    nghttp2_option_set_max_outbound_ack(set, 1'000'000);            // count_cheap_frame() can say why
     nghttp2_option_set_stream_reset_rate_limit(set, 1'000'000, 1'000'000);  // likewise
     return set;
   }();

@@ -170,8 +170,7 @@ bool Http2Connection::open(const ClientPeer& peer, std::string_view settings, bo
   if (!open_session()) return false;
   peer_ = peer;
   draining_ = refusing_ = websocket_ = lingering_ = closes_at_once_ = false;
-  cheap_frames_ = 0;
-  counting_since_ = quiet_since_ = shard_.now();
+  quiet_since_ = shard_.now();
   std::string decoded;
   if (settings.empty() || (decode_base64url(settings, decoded) && upgrade(decoded, is_head))) return true;
   close_session();
@@ -233,19 +232,6 @@ void Http2Connection::stream_ended() {
 void Http2Connection::on_goaway(std::int32_t) {
   refusing_ = true;  // the client will ask for nothing more
   want_flush();
-}
-
-// Frames that cost the sender nothing and us work: pings, settings, priorities, resets, empty data. Honest clients send
-// a few, and at most a reset per stream at once.
-void Http2Connection::on_cheap_frame() {
-  const Instant now = shard_.now();
-  if (now - counting_since_ > 1s) {
-    counting_since_ = now;
-    cheap_frames_ = 0;
-  }
-  if (++cheap_frames_ != 2 * shard_.options_.limits.streams_max + 200) return;
-  ++shard_.metrics_.http2_floods;
-  terminate(NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 void Http2Connection::on_flushed() {

@@ -88,7 +88,6 @@ class Http2Connection final : public Http2Session {
   void on_goaway(std::int32_t last_stream_id) override;
   void on_ping_ack() override;
   void on_dead() override;
-  void on_cheap_frame() override;
   void on_flushed() override;
   static void on_timer(void* self, Instant now);
   void on_deadline(Instant now);
@@ -100,8 +99,6 @@ class Http2Connection final : public Http2Session {
   TimerNode timer_;
   ClientPeer peer_;
   Instant quiet_since_{};           // without a stream
-  Instant counting_since_{};
-  std::uint32_t cheap_frames_ = 0;  // since then
   bool draining_ = false;           // the client has been warned
   bool refusing_ = false;           // new streams are refused; ends with the last one
   bool lingering_ = false;          // the session has ended; the client has not noticed yet

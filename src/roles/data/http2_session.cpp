@@ -144,6 +144,8 @@ bool Http2Session::open_session() {
   ASSERT(session_ == nullptr && streams_.empty() && noted_.empty());
   bytes_sent_ = 0;
   withheld_ = 0;
+  cheap_frames_ = 0;
+  counting_since_ = shard_.now();
   dead_ = false;
   peer_streams_max_ = 100;
   output_.clear();
@@ -313,6 +315,17 @@ void Http2Session::take_payload(Http2Stream* stream, std::int32_t id, std::strin
   } else {
     nghttp2_session_consume_connection(session_, bytes.size());
   }
+}
+
+void Http2Session::count_cheap_frame() {
+  const Instant now = shard_.now();
+  if (now - counting_since_ > 1s) {
+    counting_since_ = now;
+    cheap_frames_ = 0;
+  }
+  if (++cheap_frames_ != 2 * shard_.options_.limits.streams_max + 200) return;
+  ++shard_.metrics_.http2_floods;
+  terminate(NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 void Http2Session::return_window() {

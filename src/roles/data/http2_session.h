@@ -148,8 +148,6 @@ class Http2Session : public PolledSocket {
   virtual void on_ping_ack() {}
   // The connection is of no use any more; every stream has been told. Closes the socket.
   virtual void on_dead() = 0;
-  // Something was answered without work for anybody: a frame of a kind that floods are made of.
-  virtual void on_cheap_frame() {}
   // All that there was to send has left.
   virtual void on_flushed() {}
 
@@ -175,6 +173,11 @@ class Http2Session : public PolledSocket {
   bool bad_block_ = false;
 
  private:
+  // Frames that cost the sender nothing and us work: pings, settings, priorities, resets, empty data. Honest peers send
+  // a few, at most a reset per stream at once, and measure the line with pings as long as data flows, which makes up
+  // for them. Above twice the limit of streams and 200 more in a second, the session ends with ENHANCE_YOUR_CALM.
+  void count_cheap_frame();
+  void count_data_frame() { cheap_frames_ -= cheap_frames_ > 0 ? 1 : 0; }
   // The stream will be told of its progress when what is being sent has left.
   void note(Http2Stream& stream);
   void begin_block();
@@ -189,6 +192,8 @@ class Http2Session : public PolledSocket {
   Block* out_ = nullptr;            // frames on their way
   Output output_;
   std::size_t withheld_ = 0;        // bytes of the connection's window not given back
+  Instant counting_since_{};
+  std::uint32_t cheap_frames_ = 0;  // since then
   bool wants_flush_ = false;
   bool dead_ = false;
 };

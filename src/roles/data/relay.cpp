@@ -93,6 +93,8 @@ void Exchange::on_upstream_ready() {
 void Exchange::pump() {
   // Without leg: the response is complete and a slow client is still taking it.
   if (leg_ != nullptr && !request_sent_ && !request_broken_ && !pump_request()) return;
+  // A stream of a shared connection may have left with the frames of others, without a flush that said so.
+  if (state_ == State::connecting && leg_ != nullptr && leg_->has_sent()) state_ = State::relaying;
   pump_response();
   if (state_ == State::relaying || state_ == State::connecting) set_deadline();
 }
