@@ -30,16 +30,17 @@ constexpr const char* kRecent =
 struct FakePlane {
   std::mutex mutex;
   std::vector<std::string> asked;
-  test::ServerThread server{[this](io::HttpRequest request) -> asio::awaitable<io::HttpResponse, asio::io_context::executor_type> {
-    const std::lock_guard lock(mutex);
-    asked.push_back(request.target);
-    if (request.path() == "/v1/recent") co_return io::json_response(200, kRecent);
-    const bool wants_other = request.target.find("id=nobody") != std::string::npos;
-    const bool wants_errors = request.target.find("errors=true") != std::string::npos;
-    std::string calls = wants_other ? "" : wants_errors ? kRefused : std::string(kCold);
-    if (request.target.find("id=") == std::string::npos && !wants_errors) calls += std::string(",") + kRefused;
-    co_return io::json_response(200, "{\"calls\":[" + calls + "],\"cursor\":\"2\"}");
-  }};
+  test::ServerThread server{
+      [this](io::HttpRequest request) -> asio::awaitable<io::HttpResponse, asio::io_context::executor_type> {
+        const std::lock_guard lock(mutex);
+        asked.push_back(request.target);
+        if (request.path() == "/v1/recent") co_return io::json_response(200, kRecent);
+        const bool wants_other = request.target.find("id=nobody") != std::string::npos;
+        const bool wants_errors = request.target.find("errors=true") != std::string::npos;
+        std::string calls = wants_other ? "" : wants_errors ? kRefused : std::string(kCold);
+        if (request.target.find("id=") == std::string::npos && !wants_errors) calls += std::string(",") + kRefused;
+        co_return io::json_response(200, "{\"calls\":[" + calls + "],\"cursor\":\"2\"}");
+      }};
 };
 
 struct Run {
@@ -87,8 +88,12 @@ TEST_CASE("ctl trace: lists the last calls, filtered by the data plane") {
   Cluster c;
   Run run = c.ctl({"trace"});
   CHECK(run.status == 0);
-  CHECK_CONTAINS(run.out, "  200        8.30 ms  hello-00001               call-1                      000000000000001f@laptop   cold\n");
-  CHECK_CONTAINS(run.out, "  503        0.20 ms  hello-00001               call-2                      -                         queue-full\n");
+  CHECK_CONTAINS(
+      run.out,
+      "  200        8.30 ms  hello-00001               call-1                      000000000000001f@laptop   cold\n");
+  CHECK_CONTAINS(run.out,
+                 "  503        0.20 ms  hello-00001               call-2                      -                        "
+                 " queue-full\n");
   CHECK(c.plane.asked.back() == "/v1/calls?limit=20");
   run = c.ctl({"trace", "--errors", "--cold", "--function", "hello", "--tail", "5", "-o", "name"});
   CHECK(run.out == "call-2\n");
@@ -140,14 +145,16 @@ TEST_CASE("ctl top: one look joins what data planes and control plane say") {
   CHECK_CONTAINS(run.out, "FUNCTION       REV    RPS   INFL  QUEUE  SANDBOX  WANT  MODE    P50  P99  COLD/MIN  ERR\n");
   CHECK_CONTAINS(run.out, "hello          00001  12.5  3     2      ");
   CHECK_CONTAINS(run.out, "0.5  8.2  6.0       4.0%\n");
-  CHECK_CONTAINS(run.out, "(no function)  -      0.1   0     0      0        0     -       0.1  0.1  0.0       100.0%\n");
+  CHECK_CONTAINS(run.out,
+                 "(no function)  -      0.1   0     0      0        0     -       0.1  0.1  0.0       100.0%\n");
   CHECK(c.plane.asked.back() == "/v1/recent?window_ms=10000");
   run = c.ctl({"top", "--once", "--window", "1m", "--limit", "1", "--sort", "errors", "--no-headers"});
   CHECK_CONTAINS(run.out, "(no function)");
   CHECK_CONTAINS(run.out, "... and 1 more (--limit)\n");
   CHECK(c.plane.asked.back() == "/v1/recent?window_ms=60000");
   run = c.ctl({"top", "-o", "json"});
-  CHECK_CONTAINS(run.out, R"({"name":"hello","revision":"hello-00001","requests_per_second":12.500,"in_flight":3,"waiting":2,)");
+  CHECK_CONTAINS(run.out,
+                 R"({"name":"hello","revision":"hello-00001","requests_per_second":12.500,"in_flight":3,"waiting":2,)");
   CHECK_CONTAINS(run.out, R"("p50_ms":0.500,"p99_ms":8.200,"cold_per_minute":6.000,"errors_percent":4.000})");
   CHECK(c.ctl({"top", "--once", "--sort", "name"}).status == 2);
   CHECK(c.ctl({"top", "--once", "--window", "1ms"}).status == 2);

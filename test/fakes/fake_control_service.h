@@ -21,7 +21,7 @@ class FakeControlService final : public roles::ControlService {
   std::map<FunctionName, roles::FunctionView> functions;
   std::vector<roles::DeployRequest> deployed;   // as received, newest last
   std::vector<roles::NodeView> node_list;
-  std::vector<roles::DataPlaneView> data_plane_list{{DataPlaneId{"dp1"}, "127.0.0.1:18080", 100ms}};
+  std::vector<roles::DataPlaneView> data_plane_list{{DataPlaneId{"dp1"}, "127.0.0.1:18080", 100ms, ""}};
   std::vector<LogLine> log_lines;
   std::optional<Error> deploy_error;
   std::optional<SandboxEnd> verification_end;   // set: the test start of every deployment fails like this

@@ -225,8 +225,8 @@ int run_fuzzer(int argc, char** argv, const Target& target) {
   }
   ::alarm(0);
   const double took = seconds();
-  fmt::print("fuzz={} seed={} runs={} seconds={:.1f} per_second={:.0f} behaviours={} findings=0\n", target.name, options.seed, runs,
-             took, static_cast<double>(runs) / took, behaviours.size());
+  fmt::print("fuzz={} seed={} runs={} seconds={:.1f} per_second={:.0f} behaviours={} findings=0\n", target.name,
+             options.seed, runs, took, static_cast<double>(runs) / took, behaviours.size());
   fmt::print("1 passed, 0 failed\n");
   return 0;
 }

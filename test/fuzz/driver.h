@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// A small fuzzing driver: takes seeds, mutates them, hands each input to a target that knows invariants, and keeps the inputs
-// that made the target behave in a way not seen before. It needs no instrumented compiler, so every build can run it; the
-// targets' invariants, not only crashes, are what it looks for. docs/testing.md has the reasons and the commands.
+// A small fuzzing driver: takes seeds, mutates them, hands each input to a target that knows invariants, and keeps the
+// inputs that made the target behave in a way not seen before. It needs no instrumented compiler, so every build can
+// run it; the targets' invariants, not only crashes, are what it looks for. docs/testing.md has the reasons and the
+// commands.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 
 namespace dirigent::fuzz {
 
-// What one execution gets: byte strings (say, what a client and what a sandbox sends), and a number from which the target
-// draws whatever else it has to choose, such as where to cut and who hangs up.
+// What one execution gets: byte strings (say, what a client and what a sandbox sends), and a number from which the
+// target draws whatever else it has to choose, such as where to cut and who hangs up.
 struct Input {
   std::vector<std::string> parts;
   std::uint64_t choices = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Fuzzes the HTTP/1 front end: every input goes through the parsers and through a whole data plane on real sockets. The seeds
-// are the messages of the conformance suite.
+// Fuzzes the HTTP/1 front end: every input goes through the parsers and through a whole data plane on real sockets. The
+// seeds are the messages of the conformance suite.
 #include "http1.h"
 
 #include <fmt/format.h>

@@ -13,9 +13,9 @@ namespace dirigent::fuzz {
 // reference reads, and a head that has been accepted and written again is read as the same request.
 Outcome check_parsers(const Input& input);
 
-// A whole data plane with sockets and one sandbox, on the calling thread. What the function gets are the client's requests as the
-// reference reads them, in order and without change; what the client gets is the sandbox's answer as the reference reads it, or
-// visibly none; and when all is over nothing is left open.
+// A whole data plane with sockets and one sandbox, on the calling thread. What the function gets are the client's
+// requests as the reference reads them, in order and without change; what the client gets is the sandbox's answer as
+// the reference reads it, or visibly none; and when all is over nothing is left open.
 class ShardCheck {
  public:
   ShardCheck();
@@ -28,6 +28,8 @@ class ShardCheck {
 };
 
 // Mixes `value` into a behaviour number.
-inline void mix(std::uint64_t& behaviour, std::uint64_t value) { behaviour = (behaviour ^ value) * 0x9e3779b97f4a7c15ULL; }
+inline void mix(std::uint64_t& behaviour, std::uint64_t value) {
+  behaviour = (behaviour ^ value) * 0x9e3779b97f4a7c15ULL;
+}
 
 }  // namespace dirigent::fuzz

@@ -74,11 +74,13 @@ Decoded decode(const MessageHead& head, std::string_view bytes, Choices* choices
   return decoded;
 }
 
-std::optional<std::string> compare_bodies(const MessageHead& head, std::string_view bytes, Choices& choices, Decoded& whole) {
+std::optional<std::string> compare_bodies(const MessageHead& head, std::string_view bytes, Choices& choices,
+                                          Decoded& whole) {
   whole = decode(head, bytes, nullptr);
   const Decoded cut = decode(head, bytes, &choices);
   if (whole.problem.starts_with("THE ") || cut.problem.starts_with("THE ")) return whole.problem + cut.problem;
-  if (whole.done != cut.done || whole.problem != cut.problem || (whole.done && (whole.consumed != cut.consumed || whole.trailers != cut.trailers))) {
+  if (whole.done != cut.done || whole.problem != cut.problem ||
+      (whole.done && (whole.consumed != cut.consumed || whole.trailers != cut.trailers))) {
     return fmt::format("cuts change a body: \"{}\" and \"{}\"", whole.problem, cut.problem);
   }
   // Payload before an error depends on where the error is seen, but one is the beginning of the other.
@@ -90,7 +92,8 @@ std::optional<std::string> check_views(const MessageHead& head, std::string_view
   for (const HeaderField& field : head) {
     for (const std::string_view text : {field.name, field.value}) {
       if (text.empty()) continue;
-      if (text.data() < bytes.data() || text.data() + text.size() > bytes.data() + bytes.size()) return "a view leaves its head";
+      if (text.data() < bytes.data() || text.data() + text.size() > bytes.data() + bytes.size())
+        return "a view leaves its head";
       for (const char c : text) {
         if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) return "a control byte in a header";
       }
@@ -113,7 +116,8 @@ std::string rewrite(const RequestHead& head) {
   return text + "\r\n";
 }
 
-std::optional<std::string> check_request(std::string_view bytes, std::size_t head_size, Choices& choices, std::uint64_t& behaviour) {
+std::optional<std::string> check_request(std::string_view bytes, std::size_t head_size, Choices& choices,
+                                         std::uint64_t& behaviour) {
   const HeadLimits limits;
   RequestHead head;
   const std::string_view own = bytes.substr(0, head_size);
@@ -130,25 +134,31 @@ std::optional<std::string> check_request(std::string_view bytes, std::size_t hea
   mix(behaviour, hash(body.problem));
 
   const ReferenceMessage reference = read_reference_request(bytes);
-  if (reference.reading == Reading::broken && body.problem.empty()) return "accepted, but for the reference " + reference.why;
-  if (body.done != (reference.reading == Reading::whole) && body.problem.empty()) return "the reference sees another end";
-  if (body.done && (reference.body != body.payload || reference.size != head_size + body.consumed)) return "the reference reads another body";
+  if (reference.reading == Reading::broken && body.problem.empty())
+    return "accepted, but for the reference " + reference.why;
+  if (body.done != (reference.reading == Reading::whole) && body.problem.empty())
+    return "the reference sees another end";
+  if (body.done && (reference.body != body.payload || reference.size != head_size + body.consumed))
+    return "the reference reads another body";
 
   RequestHead again;
   const std::string text = rewrite(head);
   const Scanned scanned = scan(text, nullptr);
-  if (scanned.verdict != HeadScanner::Verdict::complete || scanned.size != text.size()) return "what is written again is no head: " + text;
+  if (scanned.verdict != HeadScanner::Verdict::complete || scanned.size != text.size())
+    return "what is written again is no head: " + text;
   HeadLimits wide = limits;
   wide.headers_max += 2;
-  if (const char* problem = parse_request_head(text, wide, again)) return fmt::format("what is written again is refused: {}: {}", problem, text);
-  if (again.framing != head.framing || again.content_length != head.content_length || again.target != head.target || again.method != head.method) {
+  if (const char* problem = parse_request_head(text, wide, again))
+    return fmt::format("what is written again is refused: {}: {}", problem, text);
+  if (again.framing != head.framing || again.content_length != head.content_length || again.target != head.target ||
+      again.method != head.method) {
     return "what is written again is another request: " + text;
   }
   return std::nullopt;
 }
 
-std::optional<std::string> check_response(std::string_view bytes, std::size_t head_size, bool answers_head, Choices& choices,
-                                          std::uint64_t& behaviour) {
+std::optional<std::string> check_response(std::string_view bytes, std::size_t head_size, bool answers_head,
+                                          Choices& choices, std::uint64_t& behaviour) {
   ResponseHead head;
   const std::string_view own = bytes.substr(0, head_size);
   const char* wrong = parse_response_head(own, HeadLimits{}, answers_head, head);
@@ -163,10 +173,12 @@ std::optional<std::string> check_response(std::string_view bytes, std::size_t he
   if (auto finding = compare_bodies(head, bytes.substr(head_size), choices, body)) return finding;
   mix(behaviour, hash(body.problem));
   const ReferenceMessage reference = read_reference_response(bytes, answers_head, false);
-  if (reference.reading == Reading::broken && body.problem.empty()) return "accepted, but for the reference " + reference.why;
+  if (reference.reading == Reading::broken && body.problem.empty())
+    return "accepted, but for the reference " + reference.why;
   if (reference.status != head.status) return "the reference reads another status";
   const bool is_over = body.done || head.framing == Framing::none;
-  if (is_over != (reference.reading == Reading::whole) && body.problem.empty()) return "the reference sees another end of a response";
+  if (is_over != (reference.reading == Reading::whole) && body.problem.empty())
+    return "the reference sees another end of a response";
   if (is_over && reference.body != body.payload) return "the reference reads another body of a response";
   return std::nullopt;
 }

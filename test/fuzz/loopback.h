@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A data plane, its client and its sandbox on one thread: nobody waits, everybody is given a turn until nothing moves any
-// more. Loopback delivers at once, so what has not arrived by then will not.
+// A data plane, its client and its sandbox on one thread: nobody waits, everybody is given a turn until nothing moves
+// any more. Loopback delivers at once, so what has not arrived by then will not.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +51,8 @@ class Loopback {
  public:
   Loopback();
   ~Loopback();
-  std::unique_ptr<Peer> connect_client();           // nullptr: ports have run out
-  std::unique_ptr<Peer> accept_sandbox();           // nullptr: nobody connects
+  std::unique_ptr<Peer> connect_client();  // nullptr: ports have run out
+  std::unique_ptr<Peer> accept_sandbox();  // nullptr: nobody connects
   void turn() { loop_.poll(); }
   roles::DataPlane& plane() { return *plane_; }
   // True once after a sandbox was suspected; the function has a new one then.

@@ -13,20 +13,24 @@ namespace {
 constexpr std::string_view kWholeLines[] = {
     "Content-Length: 3\r\n", "Content-Length: 0\r\n", "Content-Length: 5, 5\r\n", "content-length:7\r\n",
     "Transfer-Encoding: chunked\r\n", "Transfer-Encoding: identity\r\n", "Transfer-Encoding : chunked\r\n",
-    "transfer-encoding:\tchunked\r\n", "Transfer_Encoding: chunked\r\n", "Host: f\r\n", "Host: nobody\r\n", "Connection: close\r\n",
-    "Connection: keep-alive\r\n", "Connection: Host, Content-Length\r\n", "Connection: upgrade\r\nUpgrade: x\r\n",
-    "Expect: 100-continue\r\n", "X-Forwarded-For: 1.2.3.4\r\n", "X-Dirigent-Reason: x\r\n", "X-Call-Id: c-1\r\n", "TE: trailers\r\n",
-    "Trailer: X-Sum\r\n", "Connection: X-Sum\r\n", "X-Sum: 1\r\n", " folded\r\n", "\r\n", "\n", "\r", "3\r\nabc\r\n", "0\r\n\r\n", "0\r\nX-Sum: 1\r\n\r\n",
-    "5;a=b\r\nhello\r\n", "GET /x HTTP/1.1\r\nHost: f\r\n\r\n", "POST /y HTTP/1.1\r\nHost: f\r\nContent-Length: 3\r\n\r\nabc",
-    "HEAD /z HTTP/1.1\r\nHost: f\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "HTTP/1.1 100 Continue\r\n\r\n",
-    "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n\r\n",
+    "transfer-encoding:\tchunked\r\n", "Transfer_Encoding: chunked\r\n", "Host: f\r\n", "Host: nobody\r\n",
+    "Connection: close\r\n", "Connection: keep-alive\r\n", "Connection: Host, Content-Length\r\n",
+    "Connection: upgrade\r\nUpgrade: x\r\n", "Expect: 100-continue\r\n", "X-Forwarded-For: 1.2.3.4\r\n",
+    "X-Dirigent-Reason: x\r\n", "X-Call-Id: c-1\r\n", "TE: trailers\r\n", "Trailer: X-Sum\r\n",
+    "Connection: X-Sum\r\n", "X-Sum: 1\r\n", " folded\r\n", "\r\n", "\n", "\r", "3\r\nabc\r\n", "0\r\n\r\n",
+    "0\r\nX-Sum: 1\r\n\r\n", "5;a=b\r\nhello\r\n", "GET /x HTTP/1.1\r\nHost: f\r\n\r\n",
+    "POST /y HTTP/1.1\r\nHost: f\r\nContent-Length: 3\r\n\r\nabc", "HEAD /z HTTP/1.1\r\nHost: f\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "HTTP/1.1 100 Continue\r\n\r\n",
+    "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n",
+    "HTTP/1.1 304 Not Modified\r\n\r\n",
     "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"};
 
 constexpr std::string_view kTokens[] = {
-    "\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ":", ";", ",", "/", "//", "/../", "?", "#", "%00", "%2f", "*", "http://f/", "/function/f", "/function/",
-    "HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "GET ", "HEAD ", "POST ", "OPTIONS ", "CONNECT ", "chunked", "close", "keep-alive", "upgrade",
-    "0", "00", "1", "7", "f", "ffffffffffffffff", "10000000000000003", "-1", "+1", "0x3", "18446744073709551619", "999999999999999999", "_", "\0",
-    "\x7f", "\xff", "\x0b", "\"", "\\"};
+    "\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ":", ";", ",", "/", "//", "/../", "?", "#", "%00", "%2f", "*",
+    "http://f/", "/function/f", "/function/", "HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "GET ", "HEAD ",
+    "POST ", "OPTIONS ", "CONNECT ", "chunked", "close", "keep-alive", "upgrade", "0", "00", "1", "7", "f",
+    "ffffffffffffffff", "10000000000000003", "-1", "+1", "0x3", "18446744073709551619", "999999999999999999", "_",
+    "\0", "\x7f", "\xff", "\x0b", "\"", "\\"};
 
 template <class Array>
 std::string_view one_of(const Array& array, Rng& rng) {
@@ -122,9 +126,13 @@ void mutate_bytes(std::string& text, Rng& rng) {
 
 void mutate_http_text(std::string& text, const std::string& other, Rng& rng) {
   switch (rng.below(8)) {
-    case 0: case 1: case 2: mutate_lines(text, other, rng); break;
-    case 3: case 4: mutate_tokens(text, rng); break;
-    case 5: case 6: mutate_bytes(text, rng); break;
+    case 0:
+    case 1:
+    case 2: mutate_lines(text, other, rng); break;
+    case 3:
+    case 4: mutate_tokens(text, rng); break;
+    case 5:
+    case 6: mutate_bytes(text, rng); break;
     case 7:  // the beginning of one message and the end of another
       if (rng.below(2) == 0) {
         text.append(other);

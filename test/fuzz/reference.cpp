@@ -32,7 +32,8 @@ std::vector<std::string> list_of(const ReferenceMessage& message, std::string_vi
     std::size_t at = 0;
     while (at <= value.size()) {
       const std::size_t comma = std::min(value.find(',', at), value.size());
-      if (std::string element = lower_case(strip(std::string_view(value).substr(at, comma - at))); !element.empty()) elements.push_back(element);
+      if (std::string element = lower_case(strip(std::string_view(value).substr(at, comma - at))); !element.empty())
+        elements.push_back(element);
       at = comma + 1;
     }
   }
@@ -123,7 +124,8 @@ bool read_frame(Reader& reader, const ReferenceMessage& message, Frame& frame) {
   }
   if (lengths == 1) {
     const std::string text = message.get("content-length");
-    if (text.empty() || text.size() > 18 || !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+    if (text.empty() || text.size() > 18 ||
+        !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) {
       reader.broken("a length that is no number");
       return false;
     }
@@ -137,7 +139,8 @@ bool read_chunks(Reader& reader, ReferenceMessage& message) {
     const auto line = reader.line();
     if (!line) return false;
     const std::string digits = line->substr(0, line->find(';'));
-    if (digits.empty() || digits.size() > 15 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
+    if (digits.empty() || digits.size() > 15 ||
+        digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
       reader.broken("a chunk size that is no number");
       return false;
     }
@@ -150,7 +153,8 @@ bool read_chunks(Reader& reader, ReferenceMessage& message) {
     if (reader.is_broken() || rest.size() < size + 2) return false;
     reader.skip(size + 2);
   }
-  return reader.fields([&](const std::string& name, const std::string& value) { message.trailers.push_back(name + ": " + value); });
+  return reader.fields(
+      [&](const std::string& name, const std::string& value) { message.trailers.push_back(name + ": " + value); });
 }
 
 void read_body(Reader& reader, ReferenceMessage& message, const Frame& frame) {
@@ -177,10 +181,12 @@ std::string lower_case(std::string_view text) {
 }
 
 std::size_t ReferenceMessage::count(std::string_view name) const {
-  return static_cast<std::size_t>(std::count_if(headers.begin(), headers.end(), [&](const auto& header) { return header.first == name; }));
+  return static_cast<std::size_t>(
+      std::count_if(headers.begin(), headers.end(), [&](const auto& header) { return header.first == name; }));
 }
 std::string ReferenceMessage::get(std::string_view name) const {
-  const auto found = std::find_if(headers.begin(), headers.end(), [&](const auto& header) { return header.first == name; });
+  const auto found =
+      std::find_if(headers.begin(), headers.end(), [&](const auto& header) { return header.first == name; });
   return found == headers.end() ? "" : found->second;
 }
 
@@ -200,7 +206,8 @@ ReferenceMessage read_reference_request(std::string_view bytes) {
   message.method = first->substr(0, one);
   message.target = first->substr(one + 1, two - one - 1);
   message.minor = version.back() - '0';
-  const bool target_is_text = std::all_of(message.target.begin(), message.target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  const bool target_is_text =
+      std::all_of(message.target.begin(), message.target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   if (!is_name(message.method) || message.target.empty() || !target_is_text) {
     reader.broken("not a request line");
     return message;
@@ -222,9 +229,10 @@ ReferenceMessage read_reference_response(std::string_view bytes, bool answers_he
   Reader reader(bytes, message);
   const auto first = reader.line();
   if (!first) return message;
-  const bool is_digits = first->size() >= 12 && std::all_of(first->begin() + 9, first->begin() + 12, [](char c) { return c >= '0' && c <= '9'; });
-  if ((!first->starts_with("HTTP/1.1 ") && !first->starts_with("HTTP/1.0 ")) || !is_digits || (first->size() > 12 && (*first)[12] != ' ') ||
-      (*first)[9] == '0') {
+  const bool is_digits = first->size() >= 12 && std::all_of(first->begin() + 9, first->begin() + 12,
+                                                            [](char c) { return c >= '0' && c <= '9'; });
+  if ((!first->starts_with("HTTP/1.1 ") && !first->starts_with("HTTP/1.0 ")) || !is_digits ||
+      (first->size() > 12 && (*first)[12] != ' ') || (*first)[9] == '0') {
     reader.broken("not a status line");
     return message;
   }

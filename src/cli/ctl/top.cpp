@@ -57,7 +57,9 @@ class Screen {
   }
 
  private:
-  static void write_out(std::string_view text) { [[maybe_unused]] const ssize_t ignored = ::write(STDOUT_FILENO, text.data(), text.size()); }
+  static void write_out(std::string_view text) {
+    [[maybe_unused]] const ssize_t ignored = ::write(STDOUT_FILENO, text.data(), text.size());
+  }
   const bool is_screen_;
   termios before_{};
   struct sigaction interrupt_before_ {};
@@ -77,14 +79,16 @@ Result<TopOptions> top_options(const Arguments& arguments) {
   if (!order) return failure(order.error().within("--sort"));
   options.order = *order;
   const auto limit = parse_integer(arguments.value("limit").value_or("20"));
-  if (!limit || *limit < 1 || *limit > 100'000) return failure(ErrorCode::invalid_argument, "--limit is not a number in 1..100000");
+  if (!limit || *limit < 1 || *limit > 100'000)
+    return failure(ErrorCode::invalid_argument, "--limit is not a number in 1..100000");
   options.limit = static_cast<std::size_t>(*limit);
   for (auto [name, to] : {std::pair{"interval", &options.interval}, std::pair{"window", &options.window}}) {
     const auto text = arguments.value(name);
     if (!text) continue;
     auto duration = parse_duration(*text);
     if (!duration) return failure(duration.error().within(fmt::format("--{}", name)));
-    if (*duration < 100ms || *duration > 1h) return failure(ErrorCode::invalid_argument, "--{} is not 100ms to 1h", name);
+    if (*duration < 100ms || *duration > 1h)
+      return failure(ErrorCode::invalid_argument, "--{} is not 100ms to 1h", name);
     *to = *duration;
   }
   return options;
@@ -92,7 +96,8 @@ Result<TopOptions> top_options(const Arguments& arguments) {
 
 // What one part of the control plane says, read.
 template <class Read>
-auto ask_control(VerbContext& context, const char* path, Read read) -> Outcome<typename decltype(read(""))::value_type> {
+auto ask_control(VerbContext& context, const char* path, Read read)
+    -> Outcome<typename decltype(read(""))::value_type> {
   auto body = context.client.call("GET", path);
   if (!body) return tl::unexpected(body.error());
   auto rows = read(*body);
@@ -130,12 +135,14 @@ int top(VerbContext& context) {
   auto options = top_options(context.arguments);
   if (!options) return context.misused(options.error().message);
   const bool once = context.arguments.is_on("once");
-  if (context.output != Output::table && context.output != Output::json) return context.misused("top prints a table or json");
+  if (context.output != Output::table && context.output != Output::json)
+    return context.misused("top prints a table or json");
   auto frame = look(context, *options);
   if (!frame) return context.fail(frame.error());
   const auto show = [&](std::string_view before) {
-    context.terminal.write(context.output == Output::json ? top_json(*frame)
-                                                          : std::string(before) + printable(draw_top(*frame, options->limit, context.headers)));
+    context.terminal.write(context.output == Output::json
+                               ? top_json(*frame)
+                               : std::string(before) + printable(draw_top(*frame, options->limit, context.headers)));
   };
   if (once || context.output == Output::json) {
     show("");
@@ -159,13 +166,19 @@ int top(VerbContext& context) {
 
 std::vector<Verb> top_verbs() {
   return {
-      {"top", {}, "", 0, 0, "show the busiest functions, again and again",
+      {"top",
+       {},
+       "",
+       0,
+       0,
+       "show the busiest functions, again and again",
        {{"once", 0, "", "one look, for scripts (also -o json)"},
         {"interval", 0, "DURATION", "between two looks [2s]"},
         {"window", 0, "DURATION", "how far back rates and quantiles reach [10s]"},
         {"sort", 0, "ORDER", "rate, p99, errors or waiting [rate]", false, {"rate", "p99", "errors", "waiting"}},
         {"limit", 0, "N", "so many functions [20]"}},
-       WordKind::none, top},
+       WordKind::none,
+       top},
   };
 }
 

@@ -29,7 +29,8 @@ void add(Gathered& gathered, const RecentRow& recent) {
   if (gathered.row.revision < recent.revision) gathered.row.revision = recent.revision;
   gathered.count += recent.count;
   gathered.errors += recent.errors;
-  const double weight = static_cast<double>(recent.count) / static_cast<double>(std::max<std::size_t>(recent.durations_ms.size(), 1));
+  const double weight =
+      static_cast<double>(recent.count) / static_cast<double>(std::max<std::size_t>(recent.durations_ms.size(), 1));
   for (const double duration : recent.durations_ms) gathered.durations.push_back({duration, weight});
 }
 
@@ -43,7 +44,9 @@ double key_of(const TopRow& row, TopOrder order) {
   return 0;
 }
 
-std::string milliseconds(double ms) { return ms <= 0 ? "-" : ms < 100 ? fmt::format("{:.1f}", ms) : fmt::format("{:.0f}", ms); }
+std::string milliseconds(double ms) {
+  return ms <= 0 ? "-" : ms < 100 ? fmt::format("{:.1f}", ms) : fmt::format("{:.0f}", ms);
+}
 
 std::string percent(std::int64_t part, std::int64_t whole) {
   return whole <= 0 ? "-" : fmt::format("{:.0f}%", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
@@ -58,16 +61,17 @@ std::string headline(const TopFrame& frame) {
     cold += row.cold_per_minute;
     waiting += row.waiting;
   }
-  return fmt::format("dirigent {}   up {}   {} node{}   {:.1f} rps   {} queued   cold {:.1f}/min\n", frame.cluster.version,
-                     format_age(from_seconds(frame.cluster.uptime_ms / 1000)), frame.nodes.size(), frame.nodes.size() == 1 ? "" : "s", rate,
-                     waiting, cold);
+  return fmt::format("dirigent {}   up {}   {} node{}   {:.1f} rps   {} queued   cold {:.1f}/min\n",
+                     frame.cluster.version, format_age(from_seconds(frame.cluster.uptime_ms / 1000)),
+                     frame.nodes.size(), frame.nodes.size() == 1 ? "" : "s", rate, waiting, cold);
 }
 
 std::string node_table(const std::vector<NodeRow>& nodes) {
   std::vector<std::vector<std::string>> rows{{"NODE", "STATUS", "CPU", "MEM", "SANDBOXES", "START P50", "HB"}};
   for (const NodeRow& node : nodes) {
-    rows.push_back({node.name, node.status, percent(node.cpu_used, node.cpu_capacity), percent(node.memory_used, node.memory_capacity),
-                    fmt::format("{}", node.sandboxes), node.start_p50_ms > 0 ? fmt::format("{:.1f} ms", node.start_p50_ms) : "-",
+    rows.push_back({node.name, node.status, percent(node.cpu_used, node.cpu_capacity),
+                    percent(node.memory_used, node.memory_capacity), fmt::format("{}", node.sandboxes),
+                    node.start_p50_ms > 0 ? fmt::format("{:.1f} ms", node.start_p50_ms) : "-",
                     fmt::format("{:.1f}s ago", node.last_heard_ms / 1000)});
   }
   return format_table(rows);
@@ -78,7 +82,8 @@ std::string node_table(const std::vector<NodeRow>& nodes) {
 Result<TopOrder> parse_top_order(std::string_view word) {
   const auto found = std::find(kOrders.begin(), kOrders.end(), word);
   if (found != kOrders.end()) return static_cast<TopOrder>(found - kOrders.begin());
-  return failure(ErrorCode::invalid_argument, "unknown order \"{}\"{}: use rate, p99, errors or waiting", word, did_you_mean_suffix(word, kOrders));
+  return failure(ErrorCode::invalid_argument, "unknown order \"{}\"{}: use rate, p99, errors or waiting", word,
+                 did_you_mean_suffix(word, kOrders));
 }
 
 double weighted_quantile(std::vector<Weighted> points, double q) {
@@ -94,7 +99,8 @@ double weighted_quantile(std::vector<Weighted> points, double q) {
   return points.back().value;
 }
 
-std::vector<TopRow> top_rows(const std::vector<std::vector<RecentRow>>& planes, const std::vector<FunctionRow>& functions, TopOrder order) {
+std::vector<TopRow> top_rows(const std::vector<std::vector<RecentRow>>& planes,
+                             const std::vector<FunctionRow>& functions, TopOrder order) {
   std::map<std::string, Gathered> all;
   for (const auto& plane : planes) {
     for (const RecentRow& recent : plane) add(all[recent.name], recent);
@@ -105,7 +111,9 @@ std::vector<TopRow> top_rows(const std::vector<std::vector<RecentRow>>& planes, 
     TopRow& row = all[function.name].row;
     row.sandboxes = static_cast<std::uint32_t>(function.sandboxes.size());
     row.wanted = function.wanted;
-    row.mode = function.manual_scale ? "fixed" : function.last_scaling && function.last_scaling->panicking ? "panic" : "stable";
+    row.mode = function.manual_scale                                       ? "fixed"
+               : function.last_scaling && function.last_scaling->panicking ? "panic"
+                                                                           : "stable";
     if (row.revision.empty()) row.revision = function.revision_name;
   }
   std::vector<TopRow> rows;
@@ -114,24 +122,29 @@ std::vector<TopRow> top_rows(const std::vector<std::vector<RecentRow>>& planes, 
     row.name = name.empty() ? "(no function)" : name;
     row.p50_ms = weighted_quantile(gathered.durations, 0.5);
     row.p99_ms = weighted_quantile(gathered.durations, 0.99);
-    if (gathered.count > 0) row.errors_percent = 100.0 * static_cast<double>(gathered.errors) / static_cast<double>(gathered.count);
+    if (gathered.count > 0)
+      row.errors_percent = 100.0 * static_cast<double>(gathered.errors) / static_cast<double>(gathered.count);
     rows.push_back(std::move(row));
   }
-  std::stable_sort(rows.begin(), rows.end(), [order](const TopRow& a, const TopRow& b) { return key_of(a, order) > key_of(b, order); });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [order](const TopRow& a, const TopRow& b) { return key_of(a, order) > key_of(b, order); });
   return rows;
 }
 
 std::string draw_top(const TopFrame& frame, std::size_t rows_max, bool headers) {
   std::vector<std::vector<std::string>> rows;
-  if (headers) rows.push_back({"FUNCTION", "REV", "RPS", "INFL", "QUEUE", "SANDBOX", "WANT", "MODE", "P50", "P99", "COLD/MIN", "ERR"});
+  if (headers)
+    rows.push_back(
+        {"FUNCTION", "REV", "RPS", "INFL", "QUEUE", "SANDBOX", "WANT", "MODE", "P50", "P99", "COLD/MIN", "ERR"});
   const std::size_t shown = std::min(rows_max, frame.rows.size());
   for (std::size_t i = 0; i < shown; ++i) {
     const TopRow& row = frame.rows[i];
     const std::size_t dash = row.revision.rfind('-');
-    rows.push_back({row.name, row.revision.empty() ? "-" : row.revision.substr(dash + 1), fmt::format("{:.1f}", row.rate),
-                    fmt::format("{}", row.in_flight), fmt::format("{}", row.waiting), fmt::format("{}", row.sandboxes),
-                    fmt::format("{}", row.wanted), row.mode.empty() ? "-" : row.mode, milliseconds(row.p50_ms), milliseconds(row.p99_ms),
-                    fmt::format("{:.1f}", row.cold_per_minute), fmt::format("{:.1f}%", row.errors_percent)});
+    rows.push_back({row.name, row.revision.empty() ? "-" : row.revision.substr(dash + 1),
+                    fmt::format("{:.1f}", row.rate), fmt::format("{}", row.in_flight), fmt::format("{}", row.waiting),
+                    fmt::format("{}", row.sandboxes), fmt::format("{}", row.wanted), row.mode.empty() ? "-" : row.mode,
+                    milliseconds(row.p50_ms), milliseconds(row.p99_ms), fmt::format("{:.1f}", row.cold_per_minute),
+                    fmt::format("{:.1f}%", row.errors_percent)});
   }
   std::string text = headers ? headline(frame) + "\n" : "";
   text += frame.rows.empty() ? "no function has had a request lately\n" : format_table(rows);
@@ -145,10 +158,12 @@ std::string top_json(const TopFrame& frame) {
   for (std::size_t i = 0; i < frame.rows.size(); ++i) {
     const TopRow& row = frame.rows[i];
     text += fmt::format(
-        "{}{{\"name\":{},\"revision\":{},\"requests_per_second\":{:.3f},\"in_flight\":{},\"waiting\":{},\"sandboxes\":{},\"wanted\":{},"
+        "{}{{\"name\":{},\"revision\":{},\"requests_per_second\":{:.3f},\"in_flight\":{},\"waiting\":{},\"sandboxes\":{"
+        "},\"wanted\":{},"
         "\"mode\":{},\"p50_ms\":{:.3f},\"p99_ms\":{:.3f},\"cold_per_minute\":{:.3f},\"errors_percent\":{:.3f}}}",
-        i == 0 ? "" : ",", quoted_json(row.name), quoted_json(row.revision), row.rate, row.in_flight, row.waiting, row.sandboxes,
-        row.wanted, quoted_json(row.mode), row.p50_ms, row.p99_ms, row.cold_per_minute, row.errors_percent);
+        i == 0 ? "" : ",", quoted_json(row.name), quoted_json(row.revision), row.rate, row.in_flight, row.waiting,
+        row.sandboxes, row.wanted, quoted_json(row.mode), row.p50_ms, row.p99_ms, row.cold_per_minute,
+        row.errors_percent);
   }
   return text + "]}\n";
 }

@@ -47,11 +47,14 @@ std::string trimmed_right(std::string text) {
 }
 
 void show_in_full(VerbContext& context, const CallRow& call) {
-  std::string text = fmt::format("call {}  {}  status {}{}  at {}\n", call.call_id, or_dash(call.revision.empty() ? call.function : call.revision),
-                                 call.status, call.reason.empty() ? "" : " (" + call.reason + ")", clock_text(call.started_us));
-  text += fmt::format("  {}   {} bytes in, {} bytes out{}\n",
-                      call.sandbox.empty() ? "no sandbox had it" : fmt::format("sandbox {} on node {}", call.sandbox, call.node), call.bytes_in,
-                      call.bytes_out, call.sandboxes_tried > 1 ? fmt::format(", {} sandboxes tried", call.sandboxes_tried) : "");
+  std::string text = fmt::format("call {}  {}  status {}{}  at {}\n", call.call_id,
+                                 or_dash(call.revision.empty() ? call.function : call.revision), call.status,
+                                 call.reason.empty() ? "" : " (" + call.reason + ")", clock_text(call.started_us));
+  text += fmt::format(
+      "  {}   {} bytes in, {} bytes out{}\n",
+      call.sandbox.empty() ? "no sandbox had it" : fmt::format("sandbox {} on node {}", call.sandbox, call.node),
+      call.bytes_in, call.bytes_out,
+      call.sandboxes_tried > 1 ? fmt::format(", {} sandboxes tried", call.sandboxes_tried) : "");
   std::vector<Phase> phases;
   for (const auto& [name, ms] : call.phases_ms) phases.push_back({name, ms, ""});
   if (!phases.empty()) phases.push_back({"cold", 0, call.cold ? call.node : "no"});
@@ -60,8 +63,8 @@ void show_in_full(VerbContext& context, const CallRow& call) {
   double to_head_ms = 0;
   for (const auto& [name, ms] : call.phases_ms) to_head_ms += ms;
   text += phases.empty() ? fmt::format("  {:.2f} ms from its head to the end of the answer\n", total_ms)
-                         : fmt::format("  {:.2f} ms to the end of the answer, {:.2f} ms of them behind its head\n", total_ms,
-                                       std::max(0.0, total_ms - to_head_ms));
+                         : fmt::format("  {:.2f} ms to the end of the answer, {:.2f} ms of them behind its head\n",
+                                       total_ms, std::max(0.0, total_ms - to_head_ms));
   context.terminal.write(printable(text));
 }
 
@@ -77,16 +80,17 @@ Result<std::string> filters(const Arguments& arguments) {
   return query;
 }
 
-// The calls that match, of every data plane, in the order of time. A data plane that cannot be asked is told on stderr, and
-// fails the command only when no other answers.
-Outcome<std::vector<CallRow>> ask_all(VerbContext& context, const std::vector<DataPlaneRow>& planes, const std::string& query,
-                                      std::map<std::string, std::string>& cursors) {
+// The calls that match, of every data plane, in the order of time. A data plane that cannot be asked is told on stderr,
+// and fails the command only when no other answers.
+Outcome<std::vector<CallRow>> ask_all(VerbContext& context, const std::vector<DataPlaneRow>& planes,
+                                      const std::string& query, std::map<std::string, std::string>& cursors) {
   std::vector<CallRow> calls;
   std::size_t answered = 0;
   Failure last;
   for (const DataPlaneRow& plane : planes) {
     std::string target = "/v1/calls?" + query;
-    if (const auto cursor = cursors.find(plane.id); cursor != cursors.end()) target += (query.empty() ? "limit=10000&after=" : "&limit=10000&after=") + cursor->second;
+    if (const auto cursor = cursors.find(plane.id); cursor != cursors.end())
+      target += (query.empty() ? "limit=10000&after=" : "&limit=10000&after=") + cursor->second;
     auto body = ask_plane(context, plane, std::move(target));
     if (!body) {
       last = body.error();
@@ -100,8 +104,9 @@ Outcome<std::vector<CallRow>> ask_all(VerbContext& context, const std::vector<Da
     std::move(answer->calls.begin(), answer->calls.end(), std::back_inserter(calls));
   }
   if (answered == 0) return tl::unexpected(std::move(last));
-  std::stable_sort(calls.begin(), calls.end(),
-                   [](const CallRow& a, const CallRow& b) { return a.started_us + a.duration_us < b.started_us + b.duration_us; });
+  std::stable_sort(calls.begin(), calls.end(), [](const CallRow& a, const CallRow& b) {
+    return a.started_us + a.duration_us < b.started_us + b.duration_us;
+  });
   return calls;
 }
 
@@ -121,10 +126,11 @@ int trace_one(VerbContext& context, const std::vector<DataPlaneRow>& planes, con
   if (!calls) return context.fail(calls.error());
   if (calls->empty()) {
     // Not the code of a missing function, which has hints of its own.
-    return context.fail(Failure{Error{ErrorCode::unavailable, fmt::format("no call \"{}\" among the last ones of {}", context.word(0),
-                                                                        planes.size() == 1 ? "the data plane" : "the data planes")},
-                                {"a data plane remembers its last 10,000 calls", "list some:  dirigent ctl trace"},
-                                traits(ErrorCode::not_found).exit_code});
+    return context.fail(
+        Failure{Error{ErrorCode::unavailable, fmt::format("no call \"{}\" among the last ones of {}", context.word(0),
+                                                          planes.size() == 1 ? "the data plane" : "the data planes")},
+                {"a data plane remembers its last 10,000 calls", "list some:  dirigent ctl trace"},
+                traits(ErrorCode::not_found).exit_code});
   }
   for (const CallRow& call : *calls) {
     if (context.output == Output::table || context.output == Output::wide) {
@@ -142,7 +148,8 @@ int trace(VerbContext& context) {
   const bool follow = context.arguments.is_on("follow");
   const auto tail = parse_integer(context.arguments.value("tail").value_or(follow ? "0" : "20"));
   if (!tail || *tail < 0 || *tail > 10'000) return context.misused("--tail is not a number of calls in 0..10000");
-  if (follow && !context.arguments.words().empty()) return context.misused("trace shows one call, or follows: not both");
+  if (follow && !context.arguments.words().empty())
+    return context.misused("trace shows one call, or follows: not both");
   auto planes = planes_with_admin(context);
   if (!planes) return context.fail(planes.error());
   if (!context.arguments.words().empty()) return trace_one(context, *planes, *query);
@@ -168,13 +175,19 @@ int trace(VerbContext& context) {
 
 std::vector<Verb> trace_verbs() {
   return {
-      {"trace", {}, "[ID]", 0, 1, "show what became of a call, or of the last ones",
+      {"trace",
+       {},
+       "[ID]",
+       0,
+       1,
+       "show what became of a call, or of the last ones",
        {{"follow", 'f', "", "go on with new calls until interrupted"},
         {"tail", 0, "N", "so many of the last calls [20; with --follow 0]"},
         {"function", 0, "NAME", "of one function only"},
         {"errors", 0, "", "only what went wrong"},
         {"cold", 0, "", "only those that waited for a sandbox to start"}},
-       WordKind::none, trace},
+       WordKind::none,
+       trace},
   };
 }
 

@@ -111,15 +111,18 @@ Outcome<std::vector<DataPlaneRow>> planes_with_admin(VerbContext& context) {
   auto planes = read_data_planes(*body);
   if (!planes) return tl::unexpected(failure_of(planes.error()));
   if (planes->empty()) {
-    return tl::unexpected(failure_of(Error{ErrorCode::unavailable, "no data plane is connected: there are no calls to show"},
-                                     {"start one:  dirigent data"}));
+    return tl::unexpected(
+        failure_of(Error{ErrorCode::unavailable, "no data plane is connected: there are no calls to show"},
+                   {"start one:  dirigent data"}));
   }
   std::erase_if(*planes, [&](const DataPlaneRow& plane) {
     if (!plane.admin_address.empty()) return false;
-    context.terminal.talk("data plane {} has no admin port, its calls cannot be read (set data.admin_listen)\n", printable(plane.id));
+    context.terminal.talk("data plane {} has no admin port, its calls cannot be read (set data.admin_listen)\n",
+                          printable(plane.id));
     return true;
   });
-  if (planes->empty()) return tl::unexpected(failure_of(Error{ErrorCode::unavailable, "no data plane has an admin port"}));
+  if (planes->empty())
+    return tl::unexpected(failure_of(Error{ErrorCode::unavailable, "no data plane has an admin port"}));
   return std::move(*planes);
 }
 
@@ -132,11 +135,15 @@ Outcome<std::string> ask_plane(VerbContext& context, const DataPlaneRow& plane, 
   auto response = context.client.exchange(std::move(call));
   if (!response) {
     Error error = response.error().within(fmt::format("data plane {}", plane.id));
-    return tl::unexpected(Failure{std::move(error), {"an admin port listens on its own machine only, unless data.admin_listen says otherwise"}, 4});
+    return tl::unexpected(
+        Failure{std::move(error),
+                {"an admin port listens on its own machine only, unless data.admin_listen says otherwise"},
+                4});
   }
   if (response->status != 200) {
-    return tl::unexpected(failure_of(Error{ErrorCode::invalid_argument, fmt::format("data plane {} answered {}: {}", plane.id, response->status,
-                                                                                  trim(response->body))}));
+    return tl::unexpected(
+        failure_of(Error{ErrorCode::invalid_argument, fmt::format("data plane {} answered {}: {}", plane.id,
+                                                                  response->status, trim(response->body))}));
   }
   return std::move(response->body);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What data planes say of their last calls (their admin port's /v1/calls and /v1/recent), and how a shell gets at it: the
-// control plane knows the data planes and where their admin ports are.
+// What data planes say of their last calls (their admin port's /v1/calls and /v1/recent), and how a shell gets at it:
+// the control plane knows the data planes and where their admin ports are.
 #pragma once
 
 #include <cstdint>

@@ -26,10 +26,10 @@ namespace dirigent::roles {
 
 namespace {
 
-constexpr std::size_t kPendingMax = 4 * 1024 * 1024;   // above it lines are dropped
-constexpr std::size_t kPendingSoon = 64 * 1024;        // above it the writer is woken
+constexpr std::size_t kPendingMax = 4 * 1024 * 1024;  // above it lines are dropped
+constexpr std::size_t kPendingSoon = 64 * 1024;       // above it the writer is woken
 constexpr auto kWriteInterval = std::chrono::milliseconds(200);
-constexpr int kReaderPatience = 1000;                  // ms for whoever reads a pipe, once the data plane stops
+constexpr int kReaderPatience = 1000;  // ms for whoever reads a pipe, once the data plane stops
 
 Result<int> open_file(const std::string& path) {
   if (path == "-") return STDOUT_FILENO;
@@ -44,8 +44,8 @@ void add_time(std::string& line, std::int64_t at_us) {
   const std::time_t seconds = at_us / 1'000'000;
   std::tm utc{};
   ::gmtime_r(&seconds, &utc);
-  fmt::format_to(std::back_inserter(line), "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
-                 utc.tm_hour, utc.tm_min, utc.tm_sec, at_us % 1'000'000);
+  fmt::format_to(std::back_inserter(line), "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", utc.tm_year + 1900,
+                 utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, at_us % 1'000'000);
 }
 
 // The second field of "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".
@@ -119,7 +119,8 @@ void AccessLog::run() {
 
 void AccessLog::write_all(std::string_view lines) {
   while (!lines.empty()) {
-    // A pipe says with POLLOUT that it takes PIPE_BUF bytes; more could block, for standard output is not ours to change.
+    // A pipe says with POLLOUT that it takes PIPE_BUF bytes; more could block, for standard output is not ours to
+    // change.
     pollfd output{fd_, POLLOUT, 0};
     const bool is_patient = !stopping_.load();
     const int ready = ::poll(&output, 1, is_patient ? 100 : kReaderPatience);
@@ -131,8 +132,8 @@ void AccessLog::write_all(std::string_view lines) {
       // A full disk must not fill our own log as well.
       const auto lost = static_cast<std::uint64_t>(std::count(lines.begin(), lines.end(), '\n'));
       if (dropped_.fetch_add(lost, std::memory_order_relaxed) == 0) {
-        log_warn("data", "cannot write the access log {}: {}; dirigent_access_log_dropped_total counts what is lost", path_,
-                 ready == 0 ? "nobody reads it" : ::strerror(errno));
+        log_warn("data", "cannot write the access log {}: {}; dirigent_access_log_dropped_total counts what is lost",
+                 path_, ready == 0 ? "nobody reads it" : ::strerror(errno));
       }
       return;
     }
@@ -186,7 +187,8 @@ void write_access_line(const CallRecord& record, const RequestWords& words, std:
   line += "\",\"httpRequest\":{\"requestMethod\":";
   append_json_string(line, words.method);
   add(line, "requestUrl", words.target);
-  fmt::format_to(out(), ",\"requestSize\":\"{}\",\"status\":{},\"responseSize\":\"{}\"", record.bytes_in, record.status, record.bytes_out);
+  fmt::format_to(out(), ",\"requestSize\":\"{}\",\"status\":{},\"responseSize\":\"{}\"", record.bytes_in, record.status,
+                 record.bytes_out);
   add(line, "userAgent", words.user_agent);
   add(line, "remoteIp", words.remote_address);
   add(line, "referer", words.referer);
@@ -195,13 +197,15 @@ void write_access_line(const CallRecord& record, const RequestWords& words, std:
   add(line, "callId", record.call_id());
   add(line, "function", record.function());
   const bool has_revision = record.revision != 0;
-  add(line, "revision", has_revision ? revision_name(FunctionName{std::string(record.function())}, RevisionNumber{record.revision}) : "");
+  add(line, "revision",
+      has_revision ? revision_name(FunctionName{std::string(record.function())}, RevisionNumber{record.revision}) : "");
   add(line, "sandbox", record.sandbox != 0 ? to_string(SandboxId{record.sandbox}) : "");
   add(line, "node", record.node());
   fmt::format_to(out(), ",\"cold\":{}", record.cold);
   if (record.has_phases) {
     for (std::size_t phase = 0; phase < kPhases; ++phase) {
-      const bool of_every_call = phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
+      const bool of_every_call =
+          phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
       if (!record.cold && !of_every_call) continue;
       fmt::format_to(out(), ",\"{}_ms\":{}.{:03}", to_string(static_cast<Phase>(phase)), record.phases_us[phase] / 1000,
                      record.phases_us[phase] % 1000);

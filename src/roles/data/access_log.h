@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The access log: one JSON line per sampled call, with the keys of Knative's request log and a few of ours (docs/operations.md).
-// Shards hand lines over and never wait for the disk: a thread of the log's own writes them. When it cannot keep up, lines
-// are dropped and counted.
+// The access log: one JSON line per sampled call, with the keys of Knative's request log and a few of ours
+// (docs/operations.md). Shards hand lines over and never wait for the disk: a thread of the log's own writes them. When
+// it cannot keep up, lines are dropped and counted.
 #pragma once
 
 #include <atomic>

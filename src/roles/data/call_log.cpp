@@ -23,7 +23,8 @@ void CallRecord::set_text(std::string_view call_id, std::string_view function, s
   }
 }
 
-CallLog::CallLog(std::size_t capacity) : capacity_(capacity), records_(std::make_unique_for_overwrite<CallRecord[]>(capacity)) {
+CallLog::CallLog(std::size_t capacity)
+    : capacity_(capacity), records_(std::make_unique_for_overwrite<CallRecord[]>(capacity)) {
   ASSERT(capacity > 0);
 }
 
@@ -41,12 +42,14 @@ std::vector<CallRecord> CallLog::find(const CallQuery& query) const {
   };
   std::vector<CallRecord> found;
   if (query.after != 0) {
-    for (std::uint64_t sequence = std::max(oldest(), query.after + 1); sequence <= sequence_ && found.size() < query.limit; ++sequence) {
+    for (std::uint64_t sequence = std::max(oldest(), query.after + 1);
+         sequence <= sequence_ && found.size() < query.limit; ++sequence) {
       if (matches(at(sequence))) found.push_back(at(sequence));
     }
     return found;
   }
-  for (std::uint64_t sequence = sequence_; sequence >= oldest() && sequence > 0 && found.size() < query.limit; --sequence) {
+  for (std::uint64_t sequence = sequence_; sequence >= oldest() && sequence > 0 && found.size() < query.limit;
+       --sequence) {
     if (matches(at(sequence))) found.push_back(at(sequence));
   }
   std::reverse(found.begin(), found.end());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The last calls of one shard, in memory of fixed size: what `dirigent ctl trace` and `dirigent ctl top` look at. One record
-// per request whose outcome is known, the oldest is overwritten. One thread: the shard's; others ask through the DataPlane.
+// The last calls of one shard, in memory of fixed size: what `dirigent ctl trace` and `dirigent ctl top` look at. One
+// record per request whose outcome is known, the oldest is overwritten. One thread: the shard's; others ask through the
+// DataPlane.
 #pragma once
 
 #include <array>
@@ -28,19 +29,19 @@ struct CallNotes;
 struct CallRecord {
   static constexpr std::size_t kTextMax = kCallIdMax + 127 + 64;  // call id, NAME.NAMESPACE, node
 
-  std::uint64_t sequence = 0;      // of the shard, from 1
-  std::int64_t started_us = 0;     // since 1970
-  std::uint64_t sandbox = 0;       // 0 = none had it
-  std::uint64_t bytes_in = 0;      // payload of the request's body
-  std::uint64_t bytes_out = 0;     // ... of the answer's
-  std::uint32_t duration_us = 0;   // from the head to the last byte of the answer; at most 71 minutes
+  std::uint64_t sequence = 0;     // of the shard, from 1
+  std::int64_t started_us = 0;    // since 1970
+  std::uint64_t sandbox = 0;      // 0 = none had it
+  std::uint64_t bytes_in = 0;     // payload of the request's body
+  std::uint64_t bytes_out = 0;    // ... of the answer's
+  std::uint32_t duration_us = 0;  // from the head to the last byte of the answer; at most 71 minutes
   std::uint32_t revision = 0;
   std::array<std::uint32_t, kPhases> phases_us{};
   std::uint16_t status = 0;
   std::uint8_t reason = 0;
   std::uint8_t sandboxes_tried = 0;
   bool cold = false;
-  bool has_phases = false;         // the answer's head has come
+  bool has_phases = false;  // the answer's head has come
   std::uint8_t call_id_size = 0;
   std::uint8_t function_size = 0;
   std::uint8_t node_size = 0;
@@ -57,24 +58,24 @@ struct CallRecord {
 
 // Which calls are wanted.
 struct CallQuery {
-  std::string call_id;             // "" = any
-  std::string function;            // as in the routes, without ".default"; "" = any
+  std::string call_id;   // "" = any
+  std::string function;  // as in the routes, without ".default"; "" = any
   bool errors_only = false;
   bool cold_only = false;
-  std::uint64_t after = 0;         // with a sequence above this, the oldest first to be taken; 0 = the newest are taken
+  std::uint64_t after = 0;  // with a sequence above this, the oldest first to be taken; 0 = the newest are taken
   std::size_t limit = 100;
 };
 
 // What became of a function's calls lately.
 struct RecentCalls {
-  RevisionNumber revision;         // of the newest call
+  RevisionNumber revision;  // of the newest call
   std::uint64_t count = 0;
   std::uint64_t errors = 0;
   std::uint64_t cold = 0;
   std::vector<std::uint32_t> durations_us;  // in no order
 };
 struct RecentWindow {
-  Duration span{};                 // how far back the records go, at most what was asked for
+  Duration span{};                                            // how far back the records go, at most what was asked for
   std::map<std::string, RecentCalls, std::less<>> functions;  // "" = requests that named none
 };
 

@@ -50,14 +50,18 @@ void add_call(std::string& text, const CallRecord& call) {
   add(text, "node", call.node());
   add(text, "reason", call.why() == Reason::none ? "" : to_string(call.why()));
   fmt::format_to(std::back_inserter(text),
-                 ",\"status\":{},\"cold\":{},\"started_us\":{},\"duration_us\":{},\"bytes_in\":{},\"bytes_out\":{},\"sandboxes_tried\":{}",
-                 call.status, call.cold, call.started_us, call.duration_us, call.bytes_in, call.bytes_out, call.sandboxes_tried);
+                 ",\"status\":{},\"cold\":{},\"started_us\":{},\"duration_us\":{},\"bytes_in\":{},\"bytes_out\":{},"
+                 "\"sandboxes_tried\":{}",
+                 call.status, call.cold, call.started_us, call.duration_us, call.bytes_in, call.bytes_out,
+                 call.sandboxes_tried);
   text += ",\"phases_us\":{";
   bool first = true;
   for (std::size_t phase = 0; call.has_phases && phase < kPhases; ++phase) {
-    const bool of_every_call = phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
+    const bool of_every_call =
+        phase == static_cast<std::size_t>(Phase::queue) || phase >= static_cast<std::size_t>(Phase::proxy);
     if (!call.cold && !of_every_call) continue;
-    fmt::format_to(std::back_inserter(text), "{}\"{}\":{}", first ? "" : ",", to_string(static_cast<Phase>(phase)), call.phases_us[phase]);
+    fmt::format_to(std::back_inserter(text), "{}\"{}\":{}", first ? "" : ",", to_string(static_cast<Phase>(phase)),
+                   call.phases_us[phase]);
     first = false;
   }
   text += "}}";
@@ -125,7 +129,8 @@ Result<CallsRequest> parse_calls_query(std::string_view query) {
         request.after.push_back(static_cast<std::uint64_t>(*sequence));
       }
     } else {
-      return failure(ErrorCode::invalid_argument, "\"{}\" is unknown: use id, function, errors, cold, limit or after", name);
+      return failure(ErrorCode::invalid_argument, "\"{}\" is unknown: use id, function, errors, cold, limit or after",
+                     name);
     }
   }
   return request;
@@ -151,7 +156,8 @@ std::string calls_json(const DataPlane::Calls& calls, std::size_t limit) {
   }
   const auto end_of = [](const CallRecord* call) { return call->started_us + call->duration_us; };
   std::stable_sort(order.begin(), order.end(), [&](const auto* a, const auto* b) { return end_of(a) < end_of(b); });
-  if (order.size() > limit && calls.by_shard.size() > 1) order.erase(order.begin(), order.end() - static_cast<std::ptrdiff_t>(limit));
+  if (order.size() > limit && calls.by_shard.size() > 1)
+    order.erase(order.begin(), order.end() - static_cast<std::ptrdiff_t>(limit));
   std::string text = "{\"calls\":[";
   for (std::size_t i = 0; i < order.size(); ++i) {
     if (i > 0) text += ',';
@@ -164,7 +170,8 @@ std::string calls_json(const DataPlane::Calls& calls, std::size_t limit) {
   return text + "\"}\n";
 }
 
-std::string recent_json(const std::vector<RecentWindow>& shards, const std::vector<MetricsSnapshot>& loads, Duration window) {
+std::string recent_json(const std::vector<RecentWindow>& shards, const std::vector<MetricsSnapshot>& loads,
+                        Duration window) {
   std::string text = fmt::format("{{\"window_ms\":{},\"functions\":[", window / 1ms);
   bool first = true;
   for (auto& [function, sum] : add_up(shards, loads)) {
@@ -173,9 +180,11 @@ std::string recent_json(const std::vector<RecentWindow>& shards, const std::vect
     append_json_string(text, function);
     add(text, "revision", revision_text(function, sum.revision));
     fmt::format_to(std::back_inserter(text),
-                   ",\"rate\":{:.3f},\"cold_per_minute\":{:.3f},\"count\":{},\"errors\":{},\"cold\":{},\"waiting\":{},\"in_flight\":{},\"durations_us\":[",
+                   ",\"rate\":{:.3f},\"cold_per_minute\":{:.3f},\"count\":{},\"errors\":{},\"cold\":{},\"waiting\":{},"
+                   "\"in_flight\":{},\"durations_us\":[",
                    sum.rate, sum.cold_rate * 60, sum.count, sum.errors, sum.cold, sum.waiting, sum.in_flight);
-    // Evenly spaced order statistics with the extremes: enough for any quantile that a screen shows, and they can be merged.
+    // Evenly spaced order statistics with the extremes: enough for any quantile that a screen shows, and they can be
+    // merged.
     std::vector<std::uint32_t> sorted = sum.durations_us;
     std::sort(sorted.begin(), sorted.end());
     const std::size_t points = std::min(sorted.size(), kPointsMax);

@@ -28,6 +28,7 @@ Result<Duration> parse_recent_query(std::string_view query);
 
 std::string calls_json(const DataPlane::Calls& calls, std::size_t limit);
 // `loads`: who waits and who is in flight now.
-std::string recent_json(const std::vector<RecentWindow>& shards, const std::vector<MetricsSnapshot>& loads, Duration window);
+std::string recent_json(const std::vector<RecentWindow>& shards, const std::vector<MetricsSnapshot>& loads,
+                        Duration window);
 
 }  // namespace dirigent::roles

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The breaker in front of a function, case by case, through HTTP: how many run, how many wait, and who is refused. Capacity is
-// sandboxes times their concurrency limit; the queue limit counts waiters only.
+// The breaker in front of a function, case by case, through HTTP: how many run, how many wait, and who is refused.
+// Capacity is sandboxes times their concurrency limit; the queue limit counts waiters only.
 #include "catch.h"
 #include "harness.h"
 
@@ -13,7 +13,8 @@ namespace {
 // A function whose requests end when they are let go, one after another.
 class Held {
  public:
-  Held(std::uint32_t queue_depth, int sandboxes, std::uint32_t concurrency = 1) : depth_(queue_depth), concurrency_(concurrency) {
+  Held(std::uint32_t queue_depth, int sandboxes, std::uint32_t concurrency = 1)
+      : depth_(queue_depth), concurrency_(concurrency) {
     set_sandboxes(sandboxes);
   }
   ~Held() { let_all_go(); }

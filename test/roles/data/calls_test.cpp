@@ -24,8 +24,9 @@ using namespace dirigent::roles;
 
 namespace {
 
-void add_call(CallLog& log, std::string_view id, std::string_view function, int status = 200, Reason reason = Reason::none, bool cold = false,
-              std::int64_t started_us = 1'000'000, std::uint32_t duration_us = 1000) {
+void add_call(CallLog& log, std::string_view id, std::string_view function, int status = 200,
+              Reason reason = Reason::none, bool cold = false, std::int64_t started_us = 1'000'000,
+              std::uint32_t duration_us = 1000) {
   CallRecord& record = log.next();
   record.started_us = started_us;
   record.duration_us = duration_us;
@@ -49,13 +50,14 @@ Value on_loop(Plane& plane, std::function<io::Task<Value>()> work) {
   auto result = promise->get_future();
   plane.on_loop([&] {
     auto task = work();
-    asio::co_spawn(plane.loop().context().get_executor(), std::move(task), [promise](std::exception_ptr, Result<Value> value) {
-      if (value) {
-        promise->set_value(std::move(*value));
-      } else {
-        promise->set_exception(std::make_exception_ptr(std::runtime_error(value.error().message)));
-      }
-    });
+    asio::co_spawn(plane.loop().context().get_executor(), std::move(task),
+                   [promise](std::exception_ptr, Result<Value> value) {
+                     if (value) {
+                       promise->set_value(std::move(*value));
+                     } else {
+                       promise->set_exception(std::make_exception_ptr(std::runtime_error(value.error().message)));
+                     }
+                   });
   });
   return result.get();
 }
@@ -235,7 +237,8 @@ TEST_CASE("calls: the query of the admin port is read strictly") {
   CHECK_FALSE(request->query.cold_only);
   CHECK(request->query.limit == 7);
   CHECK(request->after == std::vector<std::uint64_t>{12, 0, 3});
-  for (const char* wrong : {"limit=0", "limit=10001", "limit=x", "errors=maybe", "after=1.x", "after=-1", "unknown=1"}) {
+  for (const char* wrong :
+       {"limit=0", "limit=10001", "limit=x", "errors=maybe", "after=1.x", "after=-1", "unknown=1"}) {
     INFO(wrong);
     CHECK_FALSE(parse_calls_query(wrong).has_value());
   }
@@ -257,8 +260,10 @@ TEST_CASE("calls: the JSON has the phases of a cold call, and what a client chos
   const std::string text = calls_json(calls, 100);
   CHECK(text.find(R"("call_id":"a\"\u000a")") != std::string::npos);
   CHECK(text.find(R"("revision":"f-00003")") != std::string::npos);
-  CHECK(text.find(R"("phases_us":{"queue":1,"schedule":2,"create":3,"network":4,"start":5,"probe":6,"route":7,"proxy":8,"fn":9})") !=
-        std::string::npos);
+  CHECK(
+      text.find(
+          R"("phases_us":{"queue":1,"schedule":2,"create":3,"network":4,"start":5,"probe":6,"route":7,"proxy":8,"fn":9})") !=
+      std::string::npos);
   CHECK(text.find(R"("cursor":"1.0")") != std::string::npos);
 }
 
@@ -275,11 +280,12 @@ TEST_CASE("access log: a line has the keys of Knative's, the phases and the reas
   words.remote_address = "127.0.0.1";
   std::string line;
   write_access_line(record, words, line);
-  CHECK(line ==
-        R"({"time":"2023-11-14T22:13:20.123456Z","httpRequest":{"requestMethod":"GET","requestUrl":"/a?b=\"c\"","requestSize":"3",)"
-        R"("status":502,"responseSize":"4","userAgent":"curl/8","remoteIp":"127.0.0.1","referer":"there","latency":"2.000007s"},)"
-        R"("traceId":"4bf92f3577b34da6a3ce929d0e0e4736","callId":"call-1","function":"f","revision":"f-00003",)"
-        R"("sandbox":"000000000000001f","node":"node1","cold":false,"reason":"bad-response"})");
+  CHECK(
+      line ==
+      R"({"time":"2023-11-14T22:13:20.123456Z","httpRequest":{"requestMethod":"GET","requestUrl":"/a?b=\"c\"","requestSize":"3",)"
+      R"("status":502,"responseSize":"4","userAgent":"curl/8","remoteIp":"127.0.0.1","referer":"there","latency":"2.000007s"},)"
+      R"("traceId":"4bf92f3577b34da6a3ce929d0e0e4736","callId":"call-1","function":"f","revision":"f-00003",)"
+      R"("sandbox":"000000000000001f","node":"node1","cold":false,"reason":"bad-response"})");
   record.has_phases = true;
   record.phases_us[0] = 1500;
   write_access_line(record, {}, line);

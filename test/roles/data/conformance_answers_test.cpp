@@ -133,7 +133,8 @@ void run(const ConformanceCase& one, Pieces pieces, std::size_t place, Plane& pl
   }
   speaker.client_has_answer.set();
   // Where the cut falls decides which of the two it is.
-  if (pieces != Pieces::whole && !in_pieces.empty() && std::to_string(response.status) == in_pieces.substr(0, 3)) outcome = in_pieces;
+  if (pieces != Pieces::whole && !in_pieces.empty() && std::to_string(response.status) == in_pieces.substr(0, 3))
+    outcome = in_pieces;
   check_answer(one, response, outcome);
   if (one.has("interim none")) {
     CHECK(interim.empty());
@@ -171,7 +172,8 @@ TEST_CASE("conformance: every answer of a sandbox ends as the RFCs and our own r
       for (const Pieces pieces : kAllPieces) {
         if (one.has("whole") && pieces != Pieces::whole) continue;
         const std::size_t place = random();
-        INFO(one.file << ":" << one.line << ": " << one.title << " (" << one.source << "), " << to_string(pieces) << ", seed " << seed);
+        INFO(one.file << ":" << one.line << ": " << one.title << " (" << one.source << "), " << to_string(pieces)
+                      << ", seed " << seed);
         INFO(printable(one.message));
         run(one, pieces, place, plane);
       }
@@ -181,7 +183,9 @@ TEST_CASE("conformance: every answer of a sandbox ends as the RFCs and our own r
   CHECK(plane.in_flight() == 0);
 }
 
-TEST_CASE("conformance: what a kept connection says unasked is no answer, even when it comes together with the next request") {
+TEST_CASE(
+    "conformance: what a kept connection says unasked is no answer, even when it comes together with the next "
+    "request") {
   std::mutex mutex;
   std::vector<int> fds;
   FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {

@@ -52,7 +52,8 @@ std::string unescape(std::string_view text) {
       case '{': {
         const std::size_t end = text.find('}', i);
         const std::size_t star = text.rfind('*', end);
-        if (end == std::string_view::npos || star == std::string_view::npos || star < i) throw std::runtime_error("a broken \\{TEXT*COUNT}");
+        if (end == std::string_view::npos || star == std::string_view::npos || star < i)
+          throw std::runtime_error("a broken \\{TEXT*COUNT}");
         const std::string once = unescape(text.substr(i + 1, star - i - 1));
         const auto times = std::stoul(std::string(text.substr(star + 1, end - star - 1)));
         for (std::size_t n = 0; n < times; ++n) bytes += once;
@@ -85,7 +86,8 @@ std::string printable(std::string_view bytes) {
 
 std::string ConformanceCase::find(std::string_view word) const {
   for (const std::string& line : expected) {
-    if (line.size() > word.size() && line.starts_with(word) && line[word.size()] == ' ') return line.substr(word.size() + 1);
+    if (line.size() > word.size() && line.starts_with(word) && line[word.size()] == ' ')
+      return line.substr(word.size() + 1);
   }
   return "";
 }

@@ -28,7 +28,8 @@ class Recorder {
               const std::lock_guard lock(mutex_);
               requests_.push_back(std::move(*received));
             }
-            if (!wire.write(line.starts_with("HEAD ") ? "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" : ok(line))) return;
+            if (!wire.write(line.starts_with("HEAD ") ? "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" : ok(line)))
+              return;
           }
         }) {}
   const std::string& address() const { return sandbox_.address(); }
@@ -154,7 +155,8 @@ TEST_CASE("conformance: every request ends as the RFCs and our own rules say, ho
       for (const Pieces pieces : kAllPieces) {
         if (one.has("whole") && pieces != Pieces::whole) continue;
         const std::size_t place = random();
-        INFO(one.file << ":" << one.line << ": " << one.title << " (" << one.source << "), " << to_string(pieces) << ", seed " << seed);
+        INFO(one.file << ":" << one.line << ": " << one.title << " (" << one.source << "), " << to_string(pieces)
+                      << ", seed " << seed);
         INFO(printable(one.message));
         run(one, pieces, place, one.has("trusted") ? trusting : plane, recorder);
       }

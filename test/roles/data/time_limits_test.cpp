@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The time limits of a request (total, first byte, idle), case by case: what the function does, and what the client sees. Limits
-// that must fire are short and never raced by an answer; limits that must not fire are far away.
+// The time limits of a request (total, first byte, idle), case by case: what the function does, and what the client
+// sees. Limits that must fire are short and never raced by an answer; limits that must not fire are far away.
 #include "catch.h"
 #include "harness.h"
 
