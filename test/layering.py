@@ -33,7 +33,7 @@ THIRD_PARTY = {  # header pattern: floors that may include it ("public": also in
     r"(capnp|kj)/": {"rpc"},
     r"cluster\.capnp": {"rpc"},
     r"rocksdb/": {"store"},
-    r"nghttp2/": {"bench"},
+    r"nghttp2/": {"roles", "bench"},
     r"nlohmann/": {"roles", "bench", "cli"},
     r"CLI/": {"cli"},
     r"nftables/": {"sandbox"},
