@@ -92,7 +92,6 @@ ProxyShard::ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_
       outbox_(options.shards),
       calls_((options.calls_kept + options.shards - 1) / options.shards),
       read_buffer_(kReadBuffer),
-      calls_((options.calls_kept + options.shards - 1) / options.shards),
       timer_(loop, [this] { on_wakeup(); }) {
   accept_timer_.owner = this;
   accept_timer_.fire = &ProxyShard::on_accept_timer;
