@@ -334,7 +334,11 @@ TEST_CASE("link: a thousand clients share one loop") {
   std::vector<std::unique_ptr<WorkerClient>> clients;
   for (int i = 0; i < 1'000; ++i) {
     workers.push_back(std::make_unique<FakeWorker>(fmt::format("node-{}", i)));
-    clients.push_back(connect_worker(loop, to(*server), *workers.back()));
+    // On a slow machine the loop takes longer than usual to get round to each of them.
+    ClientOptions options = to(*server);
+    options.connect_timeout = 20s;
+    options.silence_max = 20s;
+    clients.push_back(connect_worker(loop, options, *workers.back()));
   }
   REQUIRE(turn_until(loop, [&] { return control.workers.size() == 1'000; }));
   for (const auto& [session, hello] : control.workers) server->send(session, stop_order(session.value));
