@@ -62,7 +62,7 @@ struct DataPlaneHello {
   std::string invoke_address;  // host:port that clients use
   std::string host_id;
   std::string version;
-  std::string admin_address;   // host:port of its admin port; "" = none
+  std::string admin_address{};  // host:port of its admin port; "" = none
 };
 // The load of one function on one shard of a data plane since its last report. Sent at once when a request has to wait and
 // nothing was reported as waiting before, else every second while anything is not zero, and once more when all is.

@@ -55,7 +55,7 @@ struct DataPlaneView {
   DataPlaneId id;
   std::string invoke_address;
   Duration last_heard{};
-  std::string admin_address;  // "" = it has none
+  std::string admin_address{};  // "" = it has none
 };
 
 struct ClusterView {
