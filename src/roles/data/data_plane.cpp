@@ -224,6 +224,7 @@ io::Task<std::vector<Part>> DataPlane::gather(Look look) {
       complete.expires_at(std::chrono::steady_clock::time_point::max());
     }
   };
+  if (stopped_) co_return failure(ErrorCode::cancelled, "the data plane has stopped");
   auto gathering = std::make_shared<Gathering>(main_);
   gathering->parts.resize(shards_.size());
   gathering->missing = shards_.size();
