@@ -6,7 +6,7 @@ Starts `dirigent control`, one `dirigent worker` process of many simulated nodes
 `dirigent data`, all on loopback. Every function is called once, so that every call is a creation; `dirigent bench` makes the
 calls. All of them share this machine.
 
-  bench/control_plane.py PATH_OF_DIRIGENT [--rates R,R,...] [--nodes N] [FIGURE...]    FIGURE: creations scale memory
+  bench/control_plane.py PATH_OF_DIRIGENT [FIGURE...] [--rates R,R,...] [--nodes N]    FIGURE: creations scale memory
 
 Prints key=value lines. Unit: as the keys say. CPU shares are of one core.
 """
@@ -66,9 +66,9 @@ def creations(nodes, rates):
             plane = Plane(cluster, nodes)
             before, began = plane.cpu(), time.monotonic()
             out = subprocess.run(
-                [harness.BINARY, "bench", "--deploy", "builtin:hello", "--functions", str(rate), "--sweep", str(rate), "--cooldown", "1s",
+                [harness.BINARY, "bench", "--deploy", "builtin:hello", "--sweep", str(rate), "--cooldown", "1s",
                  "-d", "1s", "--server", cluster.admin, "--address", cluster.invoke_address, "-q", "-o", "-",
-                 "--set", "profile=dirigent", "--set", "scale_last_sandbox_retention=60s", "--keep", "--timeout", "30s"],
+                 "--set", "profile=dirigent", "--set", "last_sandbox_retention=60s", "--keep", "--timeout", "30s"],
                 capture_output=True, text=True, timeout=300)
             harness.check(out.returncode == 0, f"bench at {rate}/s: {out.stderr[-2000:]}")
             report = json.loads(out.stdout)["metrics"]
@@ -102,9 +102,9 @@ def memory(nodes, _):
     with harness.new_cluster() as cluster:
         plane = Plane(cluster, 100)
         before, began = rss_bytes(plane.control), time.monotonic()
-        out = subprocess.run([harness.BINARY, "bench", "--deploy", "builtin:hello", "--functions", str(functions), "--sweep", str(functions),
+        out = subprocess.run([harness.BINARY, "bench", "--deploy", "builtin:hello", "--sweep", str(functions),
                               "--cooldown", "1s", "-d", "1s", "--server", cluster.admin, "--address", cluster.invoke_address, "-q", "-o", "-",
-                              "--set", "profile=dirigent", "--set", "scale_last_sandbox_retention=60s", "--keep", "--timeout", "60s"],
+                              "--set", "profile=dirigent", "--set", "last_sandbox_retention=60s", "--keep", "--timeout", "60s"],
                              capture_output=True, text=True, timeout=300)
         harness.check(out.returncode == 0, f"bench: {out.stderr[-2000:]}")
         report = json.loads(out.stdout)

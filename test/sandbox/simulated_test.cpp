@@ -18,7 +18,7 @@ TEST_CASE("simulated: a lognormal start time has the p50 and p99 it was given") 
   CHECK(static_cast<double>(times.quantile(0.99)) == Approx(40e6).epsilon(0.1));
 }
 
-TEST_CASE("simulated: a uniform start time stays within its bounds") {
+TEST_CASE("simulated: a uniform start time stays within its bounds, and a median of 0 is at once") {
   const std::uint64_t seed = entropy_seed();
   CAPTURE(seed);
   Rng rng(seed);
@@ -27,6 +27,7 @@ TEST_CASE("simulated: a uniform start time stays within its bounds") {
     CHECK(time >= 2ms);
     CHECK(time <= 3ms);
   }
+  CHECK(draw(LognormalTime{0ms, 0ms}, rng) == Duration::zero());
 }
 
 TEST_CASE("simulated: start times are read from text and files, and mistakes are named") {

@@ -88,6 +88,7 @@ Duration draw(const StartTime& distribution, Rng& rng) {
     return uniform->least + from_seconds(to_seconds(uniform->most - uniform->least) * rng.unit());
   }
   if (const auto* lognormal = std::get_if<LognormalTime>(&distribution)) {
+    if (lognormal->p50 <= Duration::zero()) return Duration::zero();  // a setting of 0: at once
     // ln X is normal with mean ln p50; its 99th percentile fixes the deviation.
     const double sigma = std::log(to_seconds(lognormal->p99) / to_seconds(lognormal->p50)) / kNormal99;
     return from_seconds(to_seconds(lognormal->p50) * std::exp(sigma * normal(rng)));
