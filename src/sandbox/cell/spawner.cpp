@@ -32,9 +32,11 @@ struct Child {
   pid_t pid;
 };
 
+constexpr unsigned kLingerUs = 2'000'000;  // several times what the control plane takes to tell of a lost node
+
 struct Spawner {
   std::vector<Child> children;
-  std::vector<int> kept;  // locks, held until everything is removed
+  std::vector<int> kept;  // locks, held until everything is removed: of the node's name, then of its address range
   wire::Configure configuration;
   int signals = -1;
 
@@ -43,6 +45,8 @@ struct Spawner {
   void kill_child(std::uint32_t serial);
   void reap(bool report);
   void take_down();
+  void linger();
+  void remove_tables();
 };
 
 void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
@@ -127,14 +131,31 @@ void Spawner::take_down() {
   if (configuration.gateway != 0) {
     netlink::RouteSocket socket;
     if (socket.open() == 0) {
-      socket.run(netlink::delete_address(1, configuration.gateway, 32));
+      // A worker that left in order has removed the address itself, after its sandboxes had left every route.
+      const bool was_killed = socket.run(netlink::delete_address(1, configuration.gateway, 32)) == 0;
+      remove_tables();
+      if (was_killed) linger();
       const std::uint32_t mask = htonl(~std::uint32_t{0} << (32 - wire::kRangePrefix));
       socket.run(netlink::delete_unreachable_route(configuration.gateway & mask, wire::kRangePrefix));
     }
   }
+  remove_tables();
+}
+
+// Data planes send to the dead sandboxes until they are told. Without the unreachable route their requests would leave the
+// host by its default route, and whoever answers there would pass for the function. The lock of the node's name is given
+// up, so that the worker can start again meanwhile; that of the address range is held.
+void Spawner::linger() {
+  if (!kept.empty()) ::close(kept.front());
+  ::usleep(kLingerUs);
+}
+
+void Spawner::remove_tables() {
   if (!configuration.nft_table.empty()) netlink::delete_nft_table(NFPROTO_INET, configuration.nft_table);
   if (!configuration.nft_publish_table.empty())
     netlink::delete_nft_table(NFPROTO_IPV4, configuration.nft_publish_table);
+  configuration.nft_table.clear();
+  configuration.nft_publish_table.clear();
 }
 
 }  // namespace

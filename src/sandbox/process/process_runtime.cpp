@@ -367,15 +367,18 @@ io::Task<void> ProcessRuntime::close() {
     kill(cell);
   }
   if (!by_serial_.empty()) static_cast<void>(co_await empty_->wait(io::Loop::now() + kKillPatience));
+  // The gateway goes first: the spawner takes one that is still there for a sign that the worker was killed.
+  auto remove_gateway = [this]() -> Status {
+    if (network_) network_->remove_gateway();
+    return {};
+  };
+  static_cast<void>(co_await helpers_->run(std::move(remove_gateway)));
   // Closing the socket makes the spawner remove whatever is left; it holds the locks until it has.
   spawner_socket_.release();
   auto finish = [this]() -> Status {
     spawner_.stop();
     if (firewall_) firewall_->close();
-    if (network_) {
-      network_->remove_gateway();
-      network_->wait_for_links(kLinkPatience);
-    }
+    if (network_) network_->wait_for_links(kLinkPatience);
     return {};
   };
   Status finished = co_await helpers_->run(std::move(finish));
