@@ -133,6 +133,22 @@ def nginx(directory, upstream, threads, name="nginx"):
         process.wait()
 
 
+@contextlib.contextmanager
+def relay(binary, upstream):
+    """The floor: a relay of bytes that understands nothing (bench/relay_floor.cpp), when it was built beside `binary`."""
+    program = pathlib.Path(binary).resolve().parent.parent / "bench" / "relay_floor"
+    if not program.exists():
+        print(f"warm_path: no {program}: the floor is not measured (meson configure -Dbenchmarks=true)", file=sys.stderr)
+        yield None
+        return
+    process = subprocess.Popen([program, upstream], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Server("floor", process.stdout.readline().strip(), "/", process.pid)
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
 class Figures:
     """The roles, the function's sandboxes and what was measured so far."""
 
@@ -232,15 +248,22 @@ def rate(figures):
         ours = figures.dirigent("hello")
         servers = [ours, stack.enter_context(haproxy(figures.cluster.directory, upstream, 1)),
                    stack.enter_context(nginx(figures.cluster.directory, upstream, 1)), Server("straight", upstream, "/", None)]
+        floor = stack.enter_context(relay(figures.options.binary, upstream))
+        servers += [floor] if floor else []
         best = take_turns(figures.options, servers, small_runs(figures.options), "rate")
     for client in ("wrk", "bench"):
         get = lambda name: best[name, client]["rate"]
         figures.add(f"small body, {CONNECTIONS} connections, {client}", get("dirigent"), [(n, get(n)) for n in ("haproxy", "nginx", "straight")],
                     "requests/s", "", None)
-    core = {name: 1e6 / min(best[name, client]["cpu_us"] for client in ("wrk", "bench")) for name in ("dirigent", "haproxy", "nginx")}
+    core = {name: 1e6 / min(best[name, client]["cpu_us"] for client in ("wrk", "bench"))
+            for name in ["dirigent", "haproxy", "nginx"] + (["floor"] if floor else [])}
     reached = core["dirigent"] >= 1.4 * core["haproxy"] and core["dirigent"] >= 1.25 * core["nginx"]
     figures.add("the same per core (by CPU time of the server)", core["dirigent"], [(n, core[n]) for n in ("haproxy", "nginx")], "requests/s",
                 ">= 1.4 x haproxy, >= 1.25 x nginx", reached)
+    if floor:
+        figures.rows.append(("... and of a relay that understands nothing (four system calls a request), the most that any proxy reaches here",
+                             f"floor {number(core['floor'])} requests/s", f"{core['floor'] / core['haproxy']:.2f} x haproxy, "
+                             f"{core['floor'] / core['nginx']:.2f} x nginx; dirigent {core['dirigent'] / core['floor']:.2f} x the floor", "", ""))
     figures.half_rate = best["haproxy", "bench"]["rate"] / 2
 
 
@@ -276,14 +299,21 @@ def large(figures):
 
 def loops(figures):
     """Two loops beside one. Here the client shares the CPUs, so the cost of a request decides: 2 x cost of one / cost of two."""
-    figures.deploy("hello", "builtin:hello")
-    servers = [figures.dirigent("hello"), figures.dirigent("hello", 2)]
-    best = take_turns(figures.options, servers, {"wrk": lambda server: run_wrk(server, CONNECTIONS, figures.options.seconds, threads=2)}, "loops")
-    one, two = best["dirigent", "wrk"], best["dirigent-2", "wrk"]
-    figures.add("two loops: CPU time of a request", two["cpu_us"], [("one loop", one["cpu_us"])], "us", "", None)
-    capacity = 2 * one["cpu_us"] / two["cpu_us"]
-    figures.rows.append(("two loops: capacity, 2 x cost with one / cost with two", f"{capacity:.2f} x one loop (as measured: {two['rate'] / one['rate']:.2f} x)",
-                         "", ">= 1.8 x", "yes" if capacity >= 1.8 else "**no**"))
+    upstream = figures.deploy("hello", "builtin:hello")
+    with contextlib.ExitStack() as stack:
+        servers = [figures.dirigent("hello"), figures.dirigent("hello", 2),
+                   stack.enter_context(haproxy(figures.cluster.directory, upstream, 1, "haproxy-1")),
+                   stack.enter_context(haproxy(figures.cluster.directory, upstream, 2, "haproxy-2"))]
+        best = take_turns(figures.options, servers, {"wrk": lambda server: run_wrk(server, CONNECTIONS, figures.options.seconds, threads=2)}, "loops")
+    capacity = {}
+    for name, first, second in (("dirigent", "dirigent", "dirigent-2"), ("haproxy", "haproxy-1", "haproxy-2")):
+        one, two = best[first, "wrk"], best[second, "wrk"]
+        capacity[name] = 2 * one["cpu_us"] / two["cpu_us"]
+        figures.rows.append((f"two loops: CPU time of a request, {name}", f"{two['cpu_us']:.1f} us, one loop {one['cpu_us']:.1f} us",
+                             f"{two['cpu_us'] / one['cpu_us']:.2f} x one loop", "", ""))
+    reached = capacity["dirigent"] >= 1.8
+    figures.rows.append(("two loops: capacity, 2 x cost with one / cost with two", f"{capacity['dirigent']:.2f} x one loop (two threads of haproxy "
+                         f"{capacity['haproxy']:.2f} x one)", "", ">= 1.8 x", "yes" if reached else "**no**"))
 
 
 def speaks_h2c(address):
@@ -433,14 +463,14 @@ class SlowClients:
         self.ready.set()
         step = 0
         while not self.stopping.is_set():
-            # Every client moves once in two seconds.
-            for client in clients[step % 20::20]:
+            # Every client moves once in two seconds, each at a time of its own.
+            for client in clients[step % 400::400]:
                 kind, connection = client
                 try:
                     if kind == 2:
                         alive = connection.recv(16) != b""
                     else:
-                        alive = connection.send(HEAD[min(step // 20, len(HEAD) - 1)].to_bytes(1, "big")) > 0
+                        alive = connection.send(HEAD[min(step // 400, len(HEAD) - 1)].to_bytes(1, "big")) > 0
                 except BlockingIOError:
                     alive = True
                 except OSError:
@@ -449,27 +479,32 @@ class SlowClients:
                     connection.close()
                     client[1] = self.connect(kind)
             step += 1
-            self.stopping.wait(0.1)
+            self.stopping.wait(0.005)
         for _, connection in clients:
             connection.close()
 
 
 def slow(figures):
     """2,000 slow clients beside 200 requests/s: the good ones must not notice."""
-    figures.deploy("hello", "builtin:hello")
+    hello = figures.deploy("hello", "builtin:hello")
     figures.deploy("echo", "builtin:echo")
     figures.dirigent("echo")
-    server = figures.dirigent("hello")
     options = figures.options
-    run = lambda: run_bench(options, server, "--rate", str(SLOW_RATE), seconds=max(5, options.seconds))
-    alone, beside = [], []
-    for _ in range(options.rounds):
-        alone.append(run()["p99_us"])
-        with SlowClients(server.address, SLOW_CLIENTS):
-            beside.append(run()["p99_us"])
-        say(bench="slow", slow_clients=SLOW_CLIENTS, rate=SLOW_RATE, alone_p99_us=alone[-1], beside_p99_us=beside[-1])
-    ours, before = min(beside), min(alone)
-    figures.add(f"{SLOW_CLIENTS} slow clients beside {SLOW_RATE} requests/s: p99, no error", ours, [("alone", before)], "us", "<= 2 x alone", ours <= 2 * before)
+    with contextlib.ExitStack() as stack:
+        servers = [figures.dirigent("hello"), stack.enter_context(haproxy(figures.cluster.directory, hello, 1, "haproxy-slow"))]
+        run = lambda server: run_bench(options, server, "--rate", str(SLOW_RATE), seconds=max(5, options.seconds))["p99_us"]
+        alone, beside = {}, {}
+        for _ in range(options.rounds):
+            for server in servers:
+                alone.setdefault(server.name, []).append(run(server))
+                with SlowClients(server.address, SLOW_CLIENTS):
+                    beside.setdefault(server.name, []).append(run(server))
+                say(bench="slow", server=server.name, slow_clients=SLOW_CLIENTS, rate=SLOW_RATE, alone_p99_us=alone[server.name][-1],
+                    beside_p99_us=beside[server.name][-1])
+    ours, before = min(beside["dirigent"]), min(alone["dirigent"])
+    theirs = min(beside["haproxy-slow"])
+    figures.add(f"{SLOW_CLIENTS} slow clients beside {SLOW_RATE} requests/s: p99, no error", ours, [("alone", before), ("haproxy beside them", theirs)], "us",
+                "<= 2 x alone", ours <= 2 * before)
 
 
 FIGURES = {"rate": rate, "latency": latency, "large": large, "loops": loops, "h2c": h2c, "queue": queue, "slow": slow}

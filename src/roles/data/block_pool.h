@@ -71,7 +71,7 @@ class BlockPool {
  private:
   struct Class {
     std::size_t capacity;
-    std::size_t kept_max;  // 4 MiB, 2 MiB and 4 MiB at most lie idle
+    std::size_t kept_max;  // 4 MiB of each at most lie idle
     std::size_t kept = 0;
     Block* free = nullptr;
   };
@@ -82,7 +82,7 @@ class BlockPool {
     return new (memory) Block{nullptr, capacity};
   }
 
-  std::array<Class, 3> classes_{{{kSmall, 1024}, {kMedium, 128}, {kLarge, 64}}};
+  std::array<Class, 3> classes_{{{kSmall, 1024}, {kMedium, 256}, {kLarge, 64}}};
   std::size_t in_use_ = 0;
 };
 

@@ -51,10 +51,17 @@ PolledSocket::Transfer PolledSocket::receive(char* to, std::size_t capacity) {
 PolledSocket::Transfer PolledSocket::send(Output& output) {
   Transfer transfer;
   while (output.pending()) {
-    msghdr message{};
-    message.msg_iov = output.pieces_ + output.first_;
-    message.msg_iovlen = output.count_ - output.first_;
-    const ssize_t sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    const iovec* pieces = output.pieces_ + output.first_;
+    const std::size_t count = output.count_ - output.first_;
+    ssize_t sent;
+    if (count == 1) {
+      sent = ::send(fd_, pieces->iov_base, pieces->iov_len, MSG_NOSIGNAL);
+    } else {
+      msghdr message{};
+      message.msg_iov = const_cast<iovec*>(pieces);
+      message.msg_iovlen = count;
+      sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    }
     if (sent < 0) {
       if (errno == EINTR) continue;
       transfer.io = errno == EAGAIN || errno == EWOULDBLOCK ? Io::blocked : Io::failed;

@@ -326,9 +326,22 @@ void ProxyShard::flush_sessions() {
   to_flush_.clear();
 }
 
+bool ProxyShard::put_off(Exchange& exchange) {
+  if (!poller_->in_batch()) return false;
+  put_off_.push_back(&exchange);
+  return true;
+}
+
+void ProxyShard::resume_put_off() {
+  // By index: nothing is put off outside a batch, but an exchange that ends here may begin the next request.
+  for (std::size_t i = 0; i < put_off_.size(); ++i) put_off_[i]->on_client_ready();
+  put_off_.clear();
+}
+
 // --- what the dispatcher wants ------------------------------------------------------------------------------------
 
 void ProxyShard::settle() {
+  resume_put_off();
   perform_effects();
   // Sending ends exchanges, whose slots go to others, who send in their turn.
   while (!to_flush_.empty()) {

@@ -121,6 +121,11 @@ class ProxyShard {
   }
   void tell_memory();
 
+  // True while a batch of events is told: the exchange writes at the end of it, together with the others. Whoever is
+  // written to wakes up once for a batch then, instead of once for each write, and a wake-up costs more than a write.
+  bool put_off(Exchange& exchange);
+  void resume_put_off();
+
   // HTTP/2 sessions that have something to send, to read on with later, or a window to give back.
   void flush_later(Http2Session& session) { to_flush_.push_back(&session); }
   void forget_flush(Http2Session& session);
@@ -190,6 +195,7 @@ class ProxyShard {
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<Http2Request>> requests_;
   std::vector<Http2Request*> free_requests_;
+  std::vector<Exchange*> put_off_;
   std::vector<Http2Session*> to_flush_;  // nullptr: has gone meanwhile
   std::vector<Http2Session*> to_read_;
   std::vector<Http2Session*> starved_;

@@ -43,7 +43,7 @@ void Exchange::open_upstream(bool kept_allowed) {
   request_read_ = first_is_all_;
   leg_->send_head(sandbox_head_->data(), sandbox_head_size_, chunked_to_sandbox_);
   leg_->send_body(first_body_, first_is_all_, first_is_all_ ? front_->body_trailers() : std::string_view{});
-  pump();
+  if (!shard_.put_off(*this)) pump();
 }
 
 // False: there is none, and the exchange has gone on elsewhere.
@@ -178,6 +178,7 @@ Exchange::Progress Exchange::read_request_body() {
 
 void Exchange::pump_response() {
   for (;;) {
+    if (response_is_complete() && shard_.put_off(*this)) return;
     const PolledSocket::Transfer transfer = front_->flush();
     if (transfer.bytes > 0) last_activity_ = shard_.now();
     if (transfer.io == Io::failed) {
