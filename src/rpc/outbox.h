@@ -127,8 +127,9 @@ class Outbox : public std::enable_shared_from_this<Outbox<Peer, Message>>, priva
     ++unanswered_;
     counters_.messages_sent += messages;
     if (messages > 0) ++counters_.batches_sent;
-    calls_->add(request.send().then([this](auto&&) {
+    calls_->add(request.send().then([this, sent = io::Loop::now()](auto&&) {
       --unanswered_;
+      counters_.answer_times.record(io::Loop::now() - sent);
       flush();
       if (empty() && hooks_.drained) asio::post(kj_.context(), hooks_.drained);
     }));

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "dirigent/base/histogram.h"
 #include "dirigent/base/result.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
@@ -49,6 +50,7 @@ struct LinkCounters {
   std::uint64_t batches_sent = 0;
   std::uint64_t messages_received = 0;
   std::uint64_t batches_received = 0;
+  Histogram answer_times;  // of batches and pings, nanoseconds: sent to answered
 };
 
 // --- control side -------------------------------------------------------------------------------------------------

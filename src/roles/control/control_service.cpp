@@ -7,6 +7,7 @@
 #include "dirigent/base/text.h"
 #include "dirigent/io/prometheus.h"
 #include "dirigent/policy/explain.h"
+#include "roles/link_metrics.h"
 
 namespace dirigent::roles {
 
@@ -323,6 +324,7 @@ std::string ControlRoleImpl::metrics() {
   writer.gauge("dirigent_state_log_lag_records", "Records queued and not yet durable.", static_cast<double>(log_ ? log_->lag() : 0));
   const Instant now = io::Loop::now();
   static constexpr double kStartBounds[] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10};
+  write_link_metrics(writer, cluster_->counters(), "member");
   for (const auto& [id, node] : fleet.nodes()) {
     writer.gauge("dirigent_node_cpu_capacity", "CPUs of the node.", static_cast<double>(node.info.capacity.cpu.value) / 1000, {{"node", id.value}});
   }

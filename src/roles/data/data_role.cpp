@@ -14,6 +14,7 @@
 #include "dirigent/rpc/cluster.h"
 #include "roles/data/calls_api.h"
 #include "roles/data/data_plane.h"
+#include "roles/link_metrics.h"
 
 namespace dirigent::roles {
 
@@ -179,6 +180,9 @@ io::Action DataRoleImpl::handle_admin(io::HttpRequest request, io::HttpResponse&
     text += fmt::format("# HELP dirigent_access_log_dropped_total Lines of the access log that were lost.\n"
                         "# TYPE dirigent_access_log_dropped_total counter\ndirigent_access_log_dropped_total {}\n",
                         plane_->access_log_dropped());
+    io::PrometheusWriter links;
+    write_link_metrics(links, client_ ? client_->counters() : rpc::LinkCounters{}, "control");
+    text += links.take();
     response = io::text_response(200, std::move(text));
     for (auto& [name, value] : response.headers) {
       if (name == "Content-Type") value = "text/plain; version=0.0.4; charset=utf-8";

@@ -18,6 +18,7 @@
 #include "dirigent/io/http.h"
 #include "dirigent/io/prometheus.h"
 #include "dirigent/rpc/cluster.h"
+#include "roles/link_metrics.h"
 
 namespace dirigent::roles {
 
@@ -261,6 +262,7 @@ std::string WorkerRoleImpl::metrics() const {
   writer.counter("dirigent_worker_launch_failures_total", "Launches that failed.", static_cast<double>(launch_failures_), {{"node", node}});
   static constexpr double kBounds[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5};
   writer.histogram("dirigent_worker_launch_seconds", "Order to running process.", launch_times_, kBounds, {{"node", node}});
+  write_link_metrics(writer, client_->counters(), "control");
   return writer.take();
 }
 
