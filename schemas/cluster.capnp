@@ -336,6 +336,8 @@ struct RequestLimits {
   startTimeoutNs @5 :Int64;
   # From unrouted to stopped.
   drainTimeoutNs @6 :Int64;
+  # Of a request's body; 0 = the data plane's limit.
+  bodyMaxBytes @7 :Int64;
 }
 
 # What autoscaling looks at.

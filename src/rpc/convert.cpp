@@ -252,6 +252,7 @@ void write(schema::RequestLimits::Builder to, const RequestLimits& from) {
   to.setQueueDepth(from.queue_depth);
   to.setStartTimeoutNs(from.start_timeout.count());
   to.setDrainTimeoutNs(from.drain_timeout.count());
+  to.setBodyMaxBytes(from.body_max.value);
 }
 RequestLimits read(Faults& faults, schema::RequestLimits::Reader from) {
   RequestLimits to;
@@ -262,6 +263,7 @@ RequestLimits read(Faults& faults, schema::RequestLimits::Reader from) {
   to.queue_depth = from.getQueueDepth();
   to.start_timeout = faults.duration(from.getStartTimeoutNs(), "RequestLimits.startTimeoutNs");
   to.drain_timeout = faults.duration(from.getDrainTimeoutNs(), "RequestLimits.drainTimeoutNs");
+  to.body_max = Bytes{faults.amount(from.getBodyMaxBytes(), "RequestLimits.bodyMaxBytes")};
   return to;
 }
 

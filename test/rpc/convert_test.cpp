@@ -43,6 +43,7 @@ RequestLimits full_limits() {
   limits.queue_depth = 5;
   limits.start_timeout = 6s;
   limits.drain_timeout = 7s;
+  limits.body_max = Bytes{8};
   return limits;
 }
 RevisionSpec full_spec() {

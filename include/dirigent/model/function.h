@@ -25,6 +25,7 @@ struct RequestLimits {
   Duration idle_timeout{};        // 0 = off; any byte either way resets it
   Duration queue_timeout = 30s;   // waiting for a slot
   std::uint32_t queue_depth = 10'000;  // waiting requests per data plane
+  Bytes body_max{};               // of a request; 0 = the data plane's limit, which bounds it in any case
   Duration start_timeout = 60s;   // launch to ready
   Duration drain_timeout = 30s;   // unrouted to stopped; a sandbox that is only one too many has `timeout` if that is longer
 

@@ -77,6 +77,7 @@ const std::vector<FieldFlag>& field_flags() {
       {{"idle-timeout", 0, "DURATION", "longest silence in both directions; 0 = off [0]"}, "idle_timeout", Kind::text},
       {{"queue-timeout", 0, "DURATION", "longest wait for a sandbox [30s]"}, "queue_timeout", Kind::text},
       {{"queue-depth", 0, "N", "most waiting requests per data plane [10000]"}, "queue_depth", Kind::number},
+      {{"body-max", 0, "BYTES", "largest request body; 0 = the data plane's limit [0]"}, "body_max", Kind::text},
       {{"start-timeout", 0, "DURATION", "longest start of a sandbox [60s]"}, "start_timeout", Kind::text},
       {{"drain", 0, "DURATION", "longest wait for running requests of a sandbox that has to go [30s]"},
        "drain_timeout",
@@ -101,7 +102,8 @@ Result<std::pair<std::string, std::string>> split_pair(const std::string& flag, 
 // The flag's field and its other form must not both be sent.
 void set_field(Json& body, const std::string& field, Json value) {
   static const std::map<std::string, std::string> unit_forms{
-      {"memory", "memory_bytes"}, {"cpu", "cpu_milli"}, {"cpu_limit", "cpu_limit_milli"}};
+      {"memory", "memory_bytes"}, {"cpu", "cpu_milli"}, {"cpu_limit", "cpu_limit_milli"},
+      {"body_max", "body_max_bytes"}};
   const auto unit = unit_forms.find(field);
   body.erase(unit != unit_forms.end() ? unit->second : field + "_ms");
   body[field] = std::move(value);
@@ -202,6 +204,7 @@ const std::vector<Flag>& deploy_flags() {
         {"scale", 0, "MIN..MAX", "bounds of the number of sandboxes"},
         {"port", 'p', "[h2c:]N", "where the function listens, told to it as PORT [8080]"},
         {"env-file", 0, "FILE", "environment variables, one KEY=VALUE a line"},
+        {"tag", 0, "TAG", "deploy beside NAME, as TAG--NAME; for requests with Knative-Serving-Tag: TAG"},
         {"scale-to-zero", 0, "", "--no-scale-to-zero keeps at least one sandbox"},
         {"verify", 0, "", "--no-verify moves the traffic without a test start"},
         {"create-only", 0, "", "fail when the function exists"},
@@ -239,6 +242,10 @@ Result<DeployBody> deploy_body(const Arguments& arguments, const ReadFile& read_
   if (!arguments.words().empty()) body["name"] = arguments.words().front();
   if (const auto name = body.find("name"); name != body.end() && name->is_string())
     result.name = name->get<std::string>();
+  if (const auto tag = arguments.value("tag"); tag && !result.name.empty()) {
+    result.name = *tag + "--" + result.name;
+    body["name"] = result.name;
+  }
   if (const auto image = body.find("image"); image != body.end() && image->is_string())
     result.image = image->get<std::string>();
   if (result.name.empty())

@@ -202,6 +202,7 @@ const std::vector<Field>& fields() {
       duration<MEMBER(limits.idle_timeout)>("idle_timeout_ms", "idle_timeout"),
       duration<MEMBER(limits.queue_timeout)>("queue_timeout_ms", "queue_timeout"),
       plain<MEMBER(limits.queue_depth)>("queue_depth"),
+      amount<MEMBER(limits.body_max), parse_bytes>("body_max_bytes", "body_max"),
       duration<MEMBER(limits.start_timeout)>("start_timeout_ms", "start_timeout"),
       duration<MEMBER(limits.drain_timeout)>("drain_timeout_ms", "drain_timeout"),
       plain<MEMBER(scaling.min_scale)>("scale_min"),

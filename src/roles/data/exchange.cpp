@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "dirigent/base/assert.h"
 #include "roles/data/problem.h"
@@ -16,6 +17,15 @@ namespace dirigent::roles {
 
 namespace {
 constexpr Duration kAnswerTimeout = 10s;  // for an answer of our own to leave
+
+// The smaller of two limits, of which 0 is none.
+std::uint64_t body_limit(Bytes of_function, Bytes of_data_plane) {
+  std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
+  for (const Bytes each : {of_function, of_data_plane}) {
+    if (each.value > 0) limit = std::min(limit, static_cast<std::uint64_t>(each.value));
+  }
+  return limit;
+}
 
 bool is_grpc(const RequestHead& head) {
   constexpr std::string_view kGrpc = "application/grpc";
@@ -183,17 +193,17 @@ void Exchange::begin(ExchangeFront& front, const ClientPeer& peer, std::size_t h
   take_call_id(head);
 
   const NamedPath path = name_by_path(head.target);
-  const core::RoutedFunction* function = path.kind == PathKind::reserved ? nullptr : find_function(path);
+  const core::RoutedFunction* function = path.kind == PathKind::reserved ? nullptr : find_function(path, head.tag);
   if (function == nullptr) {
     answer_unrouted(path);
     return;
   }
-  const std::uint64_t body_max = static_cast<std::uint64_t>(shard_.options_.limits.body_max.value);
-  if (body_max != 0 && (head.framing == Framing::length ? head.content_length : body_bytes_) > body_max) {
+  body_max_ = body_limit(function->route.limits.body_max, shard_.options_.limits.body_max);
+  if ((head.framing == Framing::length ? head.content_length : body_bytes_) > body_max_) {
     metrics_ = shard_.metrics_.of(*function);
     ++metrics_->started;
     answer_problem(Reason::body_too_large,
-                   fmt::format("the request's body is larger than the limit of {} bytes", body_max));
+                   fmt::format("the request's body is larger than the limit of {} bytes", body_max_));
     return;
   }
   write_sandbox_head(path, peer, head_size);
@@ -218,18 +228,41 @@ void Exchange::answer_unrouted(const NamedPath& path) {
     answer_problem(Reason::no_capacity, "this data plane has not heard from a control plane yet; try again", 1s);
   } else {
     const std::string_view name = path.kind == PathKind::by_path ? path.name : shard_.request_head_.authority;
+    if (path.kind != PathKind::health && lacks_tag_only(path)) {
+      const std::string_view tag = shard_.request_head_.tag;
+      answer_problem(Reason::tag_not_found,
+                     tag.empty() ? fmt::format("the function has no tag as in \"{}\" (TAG--NAME)", name)
+                                 : fmt::format("function \"{}\" has no tag \"{}\"", name, tag));
+      return;
+    }
     answer_problem(Reason::not_found,
                    fmt::format("function \"{}\" not found (dirigent ctl list shows what there is)", name));
   }
 }
 
-const core::RoutedFunction* Exchange::find_function(const NamedPath& path) const {
-  if (path.kind == PathKind::by_path) return shard_.dispatcher_.find(canonical_name(path.name));
+const core::RoutedFunction* Exchange::find_function(const NamedPath& path, std::string_view tag) const {
+  std::array<char, 256> text;
+  const auto find = [&](std::string_view name) {
+    return shard_.dispatcher_.find(tag.empty() ? name : tagged_name(tag, name, text));
+  };
+  if (path.kind == PathKind::by_path) return find(canonical_name(path.name));
   const HostNames names(shard_.request_head_.authority);
   for (const std::string_view name : names) {
-    if (const core::RoutedFunction* function = shard_.dispatcher_.find(name)) return function;
+    if (const core::RoutedFunction* function = find(name)) return function;
   }
   return nullptr;
+}
+
+// The function is there, but has no such tag: it was named by header, or as TAG--NAME.
+bool Exchange::lacks_tag_only(const NamedPath& path) const {
+  if (!shard_.request_head_.tag.empty()) return find_function(path, {}) != nullptr;
+  const auto untagged_is_known = [this](std::string_view name) {
+    const std::size_t at = name.find(kTagSeparator);
+    return at != std::string_view::npos && shard_.dispatcher_.find(name.substr(at + kTagSeparator.size())) != nullptr;
+  };
+  if (path.kind == PathKind::by_path) return untagged_is_known(canonical_name(path.name));
+  const HostNames names(shard_.request_head_.authority);
+  return std::any_of(names.begin(), names.end(), untagged_is_known);
 }
 
 void Exchange::admit(const core::RoutedFunction& function) {
@@ -295,6 +328,14 @@ void Exchange::answer_own(int status, std::string_view content_type, std::string
 
 void Exchange::answer_problem(Reason reason, std::string_view detail, Duration retry_after) {
   ASSERT(!has_lease_ && leg_ == nullptr);
+  if (front_->is_partly_sent()) {
+    // Half an interim response is out: whatever followed would be taken for the rest of it.
+    record_outcome(traits(reason).http_status, reason);
+    ExchangeFront* front = front_;
+    release_all();
+    front->exchange_cut();
+    return;
+  }
   if (traits(reason).retry_after && retry_after <= Duration::zero()) retry_after = 1s;
   ensure_call_id();
   Problem problem;

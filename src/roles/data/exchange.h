@@ -82,7 +82,8 @@ class Exchange final : public UpstreamUser {
   void reset(ExchangeFront& front);
   void take_call_id(const RequestHead& head);
   void ensure_call_id();
-  const core::RoutedFunction* find_function(const NamedPath& path) const;
+  [[nodiscard]] const core::RoutedFunction* find_function(const NamedPath& path, std::string_view tag) const;
+  [[nodiscard]] bool lacks_tag_only(const NamedPath& path) const;
   void answer_unrouted(const NamedPath& path);
   void admit(const core::RoutedFunction& function);
   void follow(const core::Admission& admission);
@@ -163,6 +164,7 @@ class Exchange final : public UpstreamUser {
   Instant body_wait_since_{};
   Duration body_waited_{};          // before that
   std::uint64_t body_bytes_ = 0;
+  std::uint64_t body_max_ = 0;
 
   // The exchange.
   SandboxLeg* leg_ = nullptr;

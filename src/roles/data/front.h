@@ -66,6 +66,8 @@ class ExchangeFront {
   virtual void send_body(std::string_view payload, bool last, std::string_view trailers) = 0;
   // Nothing of an answer has left yet: forgets what is queued.
   virtual void drop_queued() = 0;
+  // Part of what is queued has left, and the rest has not: nothing else may follow.
+  [[nodiscard]] virtual bool is_partly_sent() const = 0;
   // done: everything queued has left. blocked: the Exchange is told when it has.
   virtual PolledSocket::Transfer flush() = 0;
   // The request waits for a slot: what memory it does not need meanwhile may go.

@@ -176,7 +176,7 @@ void Http1Connection::reserve_room(std::size_t used) {
   if (used == 0) {
     input_begin_ = input_end_ = 0;
   } else if (input_end_ == input_->capacity) {
-    Block* target = input_begin_ == 0 ? shard_.blocks_.take(input_->capacity + 1) : input_;
+    Block* target = input_begin_ == 0 ? shard_.blocks_.take(2 * input_->capacity) : input_;
     std::memmove(target->data(), input_->data() + input_begin_, used);
     if (target != input_) shard_.blocks_.give(input_);
     input_ = target;

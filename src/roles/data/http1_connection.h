@@ -75,6 +75,7 @@ class Http1Connection final : public PolledSocket, private ExchangeFront {
   void send_head(char* head, TextWriter& writer, const AnswerFraming& framing) override;
   void send_body(std::string_view payload, bool last, std::string_view trailers) override;
   void drop_queued() override;
+  [[nodiscard]] bool is_partly_sent() const override { return output_.is_partly_sent(); }
   Transfer flush() override;
   void parked() override;
   [[nodiscard]] bool is_http10() const override { return is_http10_; }

@@ -87,7 +87,7 @@ BodyPart Http1Leg::fill() {
     }
   } else if (end_ == input_->capacity) {
     // Only a head that has not ended yet is kept while more is read.
-    Block* larger = shard_.blocks().take(input_->capacity + 1);
+    Block* larger = shard_.blocks().take(2 * input_->capacity);
     std::memcpy(larger->data(), input_->data() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;

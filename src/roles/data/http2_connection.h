@@ -40,6 +40,7 @@ class Http2Request final : public Http2Stream, private ExchangeFront {
   void send_head(char* head, TextWriter& writer, const AnswerFraming& framing) override;
   void send_body(std::string_view payload, bool last, std::string_view trailers) override;
   void drop_queued() override;
+  [[nodiscard]] bool is_partly_sent() const override { return false; }  // frames are whole or not begun
   PolledSocket::Transfer flush() override;
   void parked() override {}
   [[nodiscard]] bool is_http10() const override { return false; }

@@ -64,6 +64,7 @@ constexpr NamedKind kNamedKinds[] = {
     {"x-duration-seconds", HeaderKind::x_duration_seconds},
     {"x-served-by", HeaderKind::x_served_by},
     {"date", HeaderKind::date},
+    {"knative-serving-tag", HeaderKind::serving_tag},
 };
 
 // Where llhttp's callbacks put what they find. One execute() call sees the whole head, so spans are whole.
@@ -227,6 +228,10 @@ bool is_authority(std::string_view text) {
 const char* read_host(RequestHead& request) {
   std::size_t hosts = 0;
   for (const HeaderField& field : request) {
+    if (field.kind == HeaderKind::serving_tag) {
+      if (!request.tag.empty()) return "more than one Knative-Serving-Tag";
+      request.tag = field.value;
+    }
     if (field.kind != HeaderKind::host) continue;
     ++hosts;
     request.authority = field.value;
@@ -371,7 +376,7 @@ const char* parse_request_head(std::string_view head, const HeadLimits& limits, 
   request.content_length = 0;
   request.has_content_length = request.connection_close = request.connection_keep_alive = false;
   request.connection_upgrade = request.te_trailers = request.expect_continue = false;
-  request.upgrade = request.authority = request.target = {};
+  request.upgrade = request.authority = request.target = request.tag = {};
 
   // Names are case-sensitive in methods only, and a method is a plain word.
   while (head.starts_with("\r\n")) head.remove_prefix(2);

@@ -36,6 +36,15 @@ NamedPath name_by_path(std::string_view target) {
   return named;
 }
 
+std::string_view tagged_name(std::string_view tag, std::string_view name, std::array<char, 256>& to) {
+  const std::size_t size = tag.size() + kTagSeparator.size() + name.size();
+  if (size > to.size()) return {};
+  char* at = std::copy(tag.begin(), tag.end(), to.begin());
+  at = std::copy(kTagSeparator.begin(), kTagSeparator.end(), at);
+  std::copy(name.begin(), name.end(), at);
+  return {to.data(), size};
+}
+
 std::string_view canonical_name(std::string_view name) {
   constexpr std::string_view kDefault = ".default";
   if (name.size() > kDefault.size() && name.ends_with(kDefault)) name.remove_suffix(kDefault.size());

@@ -42,6 +42,12 @@ class HostNames {
   std::size_t count_ = 0;
 };
 
+// A tag names a deployment of a function that is called on demand only, beside the one that everybody gets: TAG--NAME. A
+// request names it in its path or Host, or with the header Knative-Serving-Tag beside the function's own name.
+inline constexpr std::string_view kTagSeparator = "--";
+// The name "TAG--NAME" in `to`; empty when it is longer than a name can be.
+std::string_view tagged_name(std::string_view tag, std::string_view name, std::array<char, 256>& to);
+
 // Drops ".default" from a written name.
 std::string_view canonical_name(std::string_view name);
 

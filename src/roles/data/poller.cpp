@@ -68,6 +68,7 @@ PolledSocket::Transfer PolledSocket::send(Output& output) {
       transfer.error = errno;
       return transfer;
     }
+    output.is_partly_sent_ = sent > 0;
     auto left = static_cast<std::size_t>(sent);
     transfer.bytes += left;
     while (left > 0) {

@@ -28,15 +28,21 @@ class Output {
  public:
   static constexpr std::size_t kPiecesMax = 8;  // a head, a framed chunk (3) and the end of a chunked body (3)
   void add(const char* data, std::size_t size);
-  void clear() { first_ = count_ = 0; }
+  void clear() {
+    first_ = count_ = 0;
+    is_partly_sent_ = false;
+  }
   [[nodiscard]] bool pending() const { return first_ != count_; }
   [[nodiscard]] std::size_t size() const;
+  // Some bytes have left since it was empty, and others are pending.
+  [[nodiscard]] bool is_partly_sent() const { return is_partly_sent_; }
 
  private:
   friend class PolledSocket;
   iovec pieces_[kPiecesMax] = {};
   std::size_t first_ = 0;
   std::size_t count_ = 0;
+  bool is_partly_sent_ = false;
 };
 
 class PolledSocket {

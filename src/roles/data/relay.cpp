@@ -159,13 +159,12 @@ Exchange::Progress Exchange::read_request_body() {
   if (awaits_body_) body_waited_ += shard_.now() - body_wait_since_;
   awaits_body_ = false;
   body_bytes_ += part.payload.size();
-  const auto body_max = static_cast<std::uint64_t>(shard_.options_.limits.body_max.value);
-  if (body_max != 0 && body_bytes_ > body_max && !tunnel_) {
+  if (body_bytes_ > body_max_ && !tunnel_) {
     if (response_head_done_) {
       cut(Reason::body_too_large);
     } else {
       fail_exchange(Reason::body_too_large,
-                    fmt::format("the request's body is larger than the limit of {} bytes", body_max));
+                    fmt::format("the request's body is larger than the limit of {} bytes", body_max_));
     }
     return Progress::gone;
   }

@@ -264,6 +264,51 @@ TEST_CASE("forwarding: 100-continue is promised when there is a slot, and interi
   CHECK(sandbox.last().count("Expect") == 0);
 }
 
+TEST_CASE("forwarding: nothing follows half an interim response, not even an error of ours") {
+  const std::string hints = "HTTP/1.1 103 Early Hints\r\nLink: " + std::string(900'000, 'x') + "\r\n\r\n";
+  FakeSandbox sandbox([&](Wire& wire, FakeSandbox&) {
+    if (!read_request(wire)) return;
+    for (int i = 0; i < 8; ++i) wire.write(hints);
+    wire.close();
+  });
+  Plane plane([](roles::ProxyOptions& options) { options.limits.head_max = 512_KiB; });
+  plane.route("f", {sandbox.address()}, [](FunctionRoute& route) { route.limits.idle_timeout = 300ms; });
+  Wire wire = Wire::connect(plane.address());
+  wire.shrink_buffers(2048);
+  wire.write(get("/", "f"));
+  REQUIRE(plane.eventually([&] { return plane.in_flight() == 1; }));
+  REQUIRE(plane.eventually([&] { return plane.in_flight() == 0; }));
+  const std::string text = wire.read_to_end();
+  std::string_view rest = text;
+  while (rest.starts_with(hints)) rest.remove_prefix(hints.size());
+  // Whole interim responses, and then either an error of ours or the beginning of another one and the end.
+  INFO(text.size() << " bytes, behind the whole ones: " << rest.substr(0, 200));
+  CHECK((rest.empty() || rest.starts_with("HTTP/1.1 50") || std::string_view(hints).starts_with(rest)));
+}
+
+TEST_CASE("forwarding: a tag names another deployment of the function, and its absence is told") {
+  FakeSandbox plain(FakeSandbox::answering(ok("plain")));
+  FakeSandbox canary(FakeSandbox::answering(ok("canary")));
+  Plane plane;
+  plane.route("f", {plain.address()});
+  plane.route("canary--f", {canary.address()});
+  const auto call = [&](std::string_view path, std::string_view host, std::string_view tag) {
+    const std::string header = tag.empty() ? std::string() : fmt::format("Knative-Serving-Tag: {}\r\n", tag);
+    return fetch(plane.address(), fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\n{}\r\n", path, host, header));
+  };
+  CHECK(call("/function/f", "x", "").body == "plain");
+  CHECK(call("/function/f", "x", "canary").body == "canary");
+  CHECK(call("/", "f.default.example", "canary").body == "canary");
+  CHECK(call("/", "canary--f", "").body == "canary");
+  CHECK(call("/function/canary--f/rest", "x", "").body == "canary");
+  for (const Response& response : {call("/function/f", "x", "blue"), call("/", "f", "blue"), call("/function/blue--f", "x", ""),
+                                   call("/", "blue--f", "")}) {
+    CHECK(response.status == 404);
+    CHECK(response.header("X-Dirigent-Reason") == "tag-not-found");
+  }
+  CHECK(call("/function/g", "x", "canary").header("X-Dirigent-Reason") == "not-found");
+}
+
 TEST_CASE("forwarding: an upgrade becomes a tunnel for bytes both ways") {
   FakeSandbox sandbox([](Wire& wire, FakeSandbox& self) {
     auto received = read_request(wire);

@@ -253,6 +253,22 @@ TEST_CASE("limits: the size of a body, at the limit and one above, announced or 
   CHECK(plane.eventually([&] { return plane.in_flight() == 0; }));
 }
 
+TEST_CASE("limits: a function's own limit of a body holds where it is below the data plane's") {
+  FakeSandbox sandbox(
+      FakeSandbox::answering([](const Received& received) { return ok(std::to_string(received.body.size())); }));
+  Plane plane([](roles::ProxyOptions& options) { options.limits.body_max = Bytes{10}; });
+  plane.route("small", {sandbox.address()}, [](FunctionRoute& route) { route.limits.body_max = Bytes{4}; });
+  plane.route("large", {sandbox.address()}, [](FunctionRoute& route) { route.limits.body_max = Bytes{100}; });
+  const auto status = [&](std::string_view host, std::size_t size) {
+    return fetch(plane.address(), fmt::format("POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{}", host, size,
+                                              std::string(size, 'x'))).status;
+  };
+  CHECK(status("small", 4) == 200);
+  CHECK(status("small", 5) == 413);
+  CHECK(status("large", 10) == 200);
+  CHECK(status("large", 11) == 413);
+}
+
 TEST_CASE("limits: above the memory ceiling new requests are refused with a reason, and served when it is free again") {
   FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
   Plane plane([](roles::ProxyOptions& options) { options.limits.memory_max = 1_MiB; });
