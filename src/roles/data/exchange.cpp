@@ -200,8 +200,7 @@ void Exchange::begin(ExchangeFront& front, const ClientPeer& peer, std::size_t h
   }
   body_max_ = body_limit(function->route.limits.body_max, shard_.options_.limits.body_max);
   if ((head.framing == Framing::length ? head.content_length : body_bytes_) > body_max_) {
-    metrics_ = shard_.metrics_.of(*function);
-    ++metrics_->started;
+    note_function(*function);
     answer_problem(Reason::body_too_large,
                    fmt::format("the request's body is larger than the limit of {} bytes", body_max_));
     return;
@@ -265,12 +264,16 @@ bool Exchange::lacks_tag_only(const NamedPath& path) const {
   return std::any_of(names.begin(), names.end(), untagged_is_known);
 }
 
-void Exchange::admit(const core::RoutedFunction& function) {
+void Exchange::note_function(const core::RoutedFunction& function) {
   metrics_ = shard_.metrics_.of(function);
   ++metrics_->started;
-  limits_ = function.route.limits;
   revision_ = function.route.revision;
   function_ = function.route.function.value;
+}
+
+void Exchange::admit(const core::RoutedFunction& function) {
+  note_function(function);
+  limits_ = function.route.limits;
   speaks_http2_ = function.route.protocol == HttpProtocol::h2c;
   if (const std::uint64_t used = shard_.memory_in_use(); shard_.is_short_of_memory(used)) {
     answer_problem(Reason::overloaded, fmt::format("requests hold {} bytes of this data plane's memory, limit {}", used,

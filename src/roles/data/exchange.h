@@ -85,6 +85,7 @@ class Exchange final : public UpstreamUser {
   [[nodiscard]] const core::RoutedFunction* find_function(const NamedPath& path, std::string_view tag) const;
   [[nodiscard]] bool lacks_tag_only(const NamedPath& path) const;
   void answer_unrouted(const NamedPath& path);
+  void note_function(const core::RoutedFunction& function);
   void admit(const core::RoutedFunction& function);
   void follow(const core::Admission& admission);
   void answer_own(int status, std::string_view content_type, std::string_view body);

@@ -267,6 +267,8 @@ TEST_CASE("limits: a function's own limit of a body holds where it is below the 
   CHECK(status("small", 5) == 413);
   CHECK(status("large", 10) == 200);
   CHECK(status("large", 11) == 413);
+  const Response refused = fetch(plane.address(), "POST / HTTP/1.1\r\nHost: small\r\nContent-Length: 5\r\n\r\n12345");
+  CHECK(refused.body.find("\"function\":\"small.default\"") != std::string::npos);
 }
 
 TEST_CASE("limits: above the memory ceiling new requests are refused with a reason, and served when it is free again") {
