@@ -81,17 +81,32 @@ Failure arrange_descriptors(const ParkingPlace& place) {
   return {};
 }
 
+// Settings of a new network namespace. Those that this kernel does not have change nothing that must hold.
+void prepare_network_settings() {
+  // Ports below 1024 are ordinary ones in a network namespace of one's own.
+  static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
+  static_cast<void>(write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
+  // No socket stays for a minute after its end (TIME_WAIT): the next function that lives here finds every port free. What
+  // the minute is for, late packets of a connection, cannot happen on a link of one hop.
+  static_cast<void>(write_file("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0"));
+}
+
 Failure set_up_network(const wire::Network& network) {
   netlink::RouteSocket socket;
   if (const int error = socket.open()) return failure_with(error, "open", "a netlink socket");
   const int link = static_cast<int>(::if_nametoindex(wire::kInnerLink));
   if (link == 0) return errno_failure("find link", wire::kInnerLink);
   std::vector<netlink::Request> requests;
-  requests.push_back(netlink::set_up(1));
+  if (network.previous == 0) requests.push_back(netlink::set_up(1));
   requests.push_back(netlink::add_address(link, network.address, 32));
-  requests.push_back(netlink::set_up(link));
-  requests.push_back(netlink::add_default_route(link, network.gateway));
-  requests.push_back(netlink::add_neighbour(link, network.gateway, network.gateway_mac));
+  if (network.previous == 0) {
+    requests.push_back(netlink::set_up(link));
+    requests.push_back(netlink::add_default_route(link, network.gateway));
+    requests.push_back(netlink::add_neighbour(link, network.gateway, network.gateway_mac));
+  } else {
+    // After the new one: with its last address a link loses its routes.
+    requests.push_back(netlink::delete_address(link, network.previous, 32));
+  }
   std::size_t failed = 0;
   if (const int error = socket.run(requests, &failed))
     return failure_with(error, "set up the network at step", std::to_string(failed));
@@ -234,11 +249,14 @@ void live_parked(const ParkingPlace& place) {
   Failure failure;
   // In this order: the cgroups' descriptors are closed by arrange_descriptors.
   if (place.isolation == wire::Isolation::user) failure = map_user(place);
+  if (!failure && place.networking == wire::Networking::kept && ::setns(place.netns, CLONE_NEWNET) != 0)
+    failure = errno_failure("enter", "the network namespace of an earlier cell");
   if (!failure) failure = join_cgroups(place);
   if (Failure arranged = arrange_descriptors(place); arranged && !failure) failure = arranged;
+  if (!failure && place.networking == wire::Networking::fresh) prepare_network_settings();
   if (!failure) failure = prepare_root(place.isolation);
   if (failure) give_up(failure);
-  if (place.has_network) {
+  if (place.networking != wire::Networking::none) {
     const std::string bytes = next_message();
     wire::Reader in(bytes);
     if (in.kind() != wire::Kind::network) ::_exit(0);

@@ -13,7 +13,9 @@ namespace dirigent::sandbox::cell {
 
 struct ParkingPlace {
   wire::Isolation isolation = wire::Isolation::full;
-  bool has_network = false;
+  wire::Networking networking = wire::Networking::none;
+  int netns = -1;            // a kept one
+  bool is_urgent = false;    // somebody waits for it
   int control = -1;
   int output = -1;
   int errors = -1;

@@ -208,11 +208,6 @@ Failure stack_overlay(const wire::Order& order, std::string& root) {
 Failure prepare_root(wire::Isolation isolation) {
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return errno_failure("make private the mounts of", "/");
-  if (isolation == wire::Isolation::full) {
-    // Ports below 1024 are ordinary ones in a network namespace of one's own.
-    static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
-    static_cast<void>(write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
-  }
   if (Failure failure = do_mount("root", kBase, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")) return failure;
   for (const char* name : {"/dev", "/proc", "/tmp"}) {
     if (Failure failure = make_directories(kBase + name)) return failure;

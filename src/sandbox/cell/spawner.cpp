@@ -53,19 +53,23 @@ void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
   const std::uint32_t serial = in.u32();
   ParkingPlace place;
   place.isolation = static_cast<wire::Isolation>(in.u8());
-  place.has_network = in.u8() != 0;
-  if (!in.ok() || fds.size() < 3) {
+  place.networking = static_cast<wire::Networking>(in.u8());
+  place.is_urgent = in.u8() != 0;
+  const bool is_kept = place.networking == wire::Networking::kept;
+  if (!in.ok() || fds.size() < (is_kept ? 4u : 3u)) {
     send(wire::Writer(wire::Kind::not_forked).u32(serial).text("the spawner got a malformed order"));
     return;
   }
   place.control = fds[0];
   place.output = fds[1];
   place.errors = fds[2];
-  place.cgroups.assign(fds.begin() + 3, fds.end());
+  if (is_kept) place.netns = fds[3];
+  place.cgroups.assign(fds.begin() + (is_kept ? 4 : 3), fds.end());
   place.outer_uid = ::geteuid();
   place.outer_gid = ::getegid();
   unsigned long flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
-  flags |= place.isolation == wire::Isolation::full ? CLONE_NEWNET : CLONE_NEWUSER;
+  if (place.isolation == wire::Isolation::user) flags |= CLONE_NEWUSER;
+  if (place.networking == wire::Networking::fresh) flags |= CLONE_NEWNET;
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, 0, 0, 0, 0));
   if (pid == 0) live_parked(place);
   if (pid < 0) {

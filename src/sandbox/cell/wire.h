@@ -27,7 +27,9 @@ inline constexpr int kRangePrefix = 20;
 enum class Kind : std::uint8_t {
   // worker -> spawner
   configure,  // Configure; fds: whatever must stay open as long as the spawner lives (range and node locks)
-  park,  // u32 serial, u8 isolation, u8 has_network; fds: control socket, stdout, stderr, cgroup.procs of each cgroup
+  // u32 serial, u8 isolation, u8 Networking, u8 urgent; fds: control socket, stdout, stderr, the network namespace if it
+  // is a kept one, cgroup.procs of each cgroup
+  park,
   kill,  // u32 serial
   // spawner -> worker
   forked,      // u32 serial, u32 pid
@@ -47,6 +49,13 @@ enum class Kind : std::uint8_t {
 enum class Isolation : std::uint8_t {
   full,  // root: mount, pid, ipc, uts, net, cgroup namespaces and an unprivileged uid
   user,  // no root: a user namespace and mount, pid, ipc, uts; the host's network
+};
+
+// Where a cell's network comes from.
+enum class Networking : std::uint8_t {
+  none,   // the host's
+  fresh,  // a new namespace, whose link the worker makes
+  kept,   // a namespace with a link that an earlier cell has left
 };
 
 class Writer {
@@ -129,13 +138,17 @@ struct Network {
   std::uint32_t address = 0;  // of the cell, in network order
   std::uint32_t gateway = 0;  // the host's, in network order
   std::string gateway_mac;    // 6 bytes
+  std::string own_mac;        // of the cell's end of the link
+  std::uint32_t previous = 0; // another cell had this network and address before; 0: it is new and nothing is set up
 
-  void write(Writer& out) const { out.u32(address).u32(gateway).text(gateway_mac); }
+  void write(Writer& out) const { out.u32(address).u32(gateway).text(gateway_mac).text(own_mac).u32(previous); }
   static Network read(Reader& in) {
     Network n;
     n.address = in.u32();
     n.gateway = in.u32();
     n.gateway_mac = in.text();
+    n.own_mac = in.text();
+    n.previous = in.u32();
     return n;
   }
 };

@@ -154,7 +154,9 @@ io::Task<void> ProcessRuntime::open() {
   for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) numbers_.push_back(number);
   for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port)
     published_ports_.push_back(static_cast<std::uint16_t>(port));
-  if (Status status = start_spawner(); !status) {
+  Status status = lodgings_.open(cgroups_, network_.get());
+  if (status) status = start_spawner();
+  if (!status) {
     if (firewall_) firewall_->close();
     if (network_) network_->remove_gateway();
     helpers_.reset();
@@ -240,14 +242,19 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   by_id_[order.id] = cell;
   const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit,
                             order.spec.pids_max};
-  if (Status limited = cgroups_.set_limits(cell->name, limits); !limited) {
+  Lodging& lodging = *cell->lodging;
+  Status limited;
+  if (lodging.limits != limits) limited = cgroups_.set_limits(lodging.cgroup, limits);
+  if (!limited) {
+    lodging.limits.reset();
     kill(cell);
     co_return failure(limited.error().within("cannot limit the sandbox"));
   }
+  lodging.limits = limits;
   const std::uint32_t range = network_ ? network_->range() : 0;
-  wire_order.uid = full_ ? kFirstUid + range * kRangeSize + cell->number : 1000;
+  wire_order.uid = full_ ? kFirstUid + range * kRangeSize + lodging.number : 1000;
   wire_order.loopback_only = network_ ? 0 : 1;
-  const std::string host = network_ ? to_dotted(network_->address_of(cell->number)) : "127.0.0.1";
+  const std::string host = network_ ? to_dotted(network_->address_of(lodging.number)) : "127.0.0.1";
   cell->direct = fmt::format("{}:{}", host, wire_order.port);
   wire::Writer message(wire::Kind::order);
   wire_order.write(message);
@@ -297,7 +304,7 @@ io::Task<void> ProcessRuntime::publish(CellPtr cell, std::uint16_t port) {
                       options_.publish_port_last);
   const std::uint16_t outer = published_ports_.front();
   published_ports_.pop_front();
-  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->number))] {
+  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->lodging->number))] {
     return firewall_->publish(outer, host, port);
   };
   Status added = co_await helpers_->run(std::move(add));
@@ -367,6 +374,12 @@ io::Task<void> ProcessRuntime::close() {
     kill(cell);
   }
   if (!by_serial_.empty()) static_cast<void>(co_await empty_->wait(io::Loop::now() + kKillPatience));
+  auto demolish_all = [this]() -> Status {
+    for (const auto& lodging : vacant_) lodgings_.demolish(*lodging);
+    return {};
+  };
+  static_cast<void>(co_await helpers_->run(std::move(demolish_all)));
+  vacant_.clear();
   // The gateway goes first: the spawner takes one that is still there for a sign that the worker was killed.
   auto remove_gateway = [this]() -> Status {
     if (network_) network_->remove_gateway();
