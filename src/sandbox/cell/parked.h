@@ -16,6 +16,7 @@ struct ParkingPlace {
   wire::Networking networking = wire::Networking::none;
   int netns = -1;            // a kept one
   bool is_urgent = false;    // somebody waits for it
+  std::uint64_t tmp_bytes = 0;
   int control = -1;
   int output = -1;
   int errors = -1;

@@ -18,7 +18,9 @@
 #include <string>
 #include <vector>
 
+#include "sandbox/cell/confine.h"
 #include "sandbox/cell/parked.h"
+#include "sandbox/cell/root.h"
 #include "sandbox/cell/steps.h"
 #include "sandbox/cell/wire.h"
 #include "sandbox/netlink.h"
@@ -39,8 +41,11 @@ struct Spawner {
   std::vector<int> kept;  // locks, held until everything is removed: of the node's name, then of its address range
   wire::Configure configuration;
   int signals = -1;
+  int host_mounts = -1;    // the host's mount namespace, for the last clean-up
+  Failure template_failure;  // of what cells are made from: none can be made
 
   void send(const wire::Writer& out) { wire::send_message(wire::kSpawnerSocket, out.bytes()); }
+  void configure(wire::Reader& in, const std::vector<int>& fds);
   void park(wire::Reader& in, const std::vector<int>& fds);
   void kill_child(std::uint32_t serial);
   void reap(bool report);
@@ -48,6 +53,17 @@ struct Spawner {
   void linger();
   void remove_tables();
 };
+
+// Cells are clones of this process: what they all have is made here, once.
+void Spawner::configure(wire::Reader& in, const std::vector<int>& fds) {
+  configuration = wire::Configure::read(in);
+  kept.insert(kept.end(), fds.begin(), fds.end());
+  if (configuration.isolation != wire::Isolation::full) return;
+  host_mounts = ::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+  template_failure = host_mounts < 0 ? errno_failure("open", "/proc/self/ns/mnt") : enter_template();
+  // Nothing is executed with the spawner's rights.
+  if (!template_failure) template_failure = drop_capabilities();
+}
 
 void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
   const std::uint32_t serial = in.u32();
@@ -60,6 +76,11 @@ void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
     send(wire::Writer(wire::Kind::not_forked).u32(serial).text("the spawner got a malformed order"));
     return;
   }
+  if (template_failure) {
+    send(wire::Writer(wire::Kind::not_forked).u32(serial).text(template_failure.text));
+    return;
+  }
+  place.tmp_bytes = configuration.tmp_bytes;
   place.control = fds[0];
   place.output = fds[1];
   place.errors = fds[2];
@@ -126,6 +147,7 @@ void Spawner::take_down() {
       break;
     }
   }
+  if (host_mounts >= 0) ::setns(host_mounts, CLONE_NEWNS);
   for (const auto& directory : configuration.cgroup_dirs) {
     // A cgroup is busy for a moment after its last process was reaped.
     for (int attempt = 0; attempt < 200 && !remove_tree(directory); ++attempt) ::usleep(10'000);
@@ -197,8 +219,7 @@ int run_spawner() {
     wire::Reader in(bytes);
     switch (in.kind()) {
       case wire::Kind::configure:
-        spawner.configuration = wire::Configure::read(in);
-        spawner.kept.insert(spawner.kept.end(), fds.begin(), fds.end());
+        spawner.configure(in, fds);
         fds.clear();
         break;
       case wire::Kind::park:

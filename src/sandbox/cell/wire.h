@@ -122,14 +122,21 @@ struct Configure {
   std::uint32_t gateway = 0;             // an address on lo to delete, in network order; 0 = none
   std::string nft_table;                 // of family inet; "" = none
   std::string nft_publish_table;         // of family ip; "" = none
+  Isolation isolation = Isolation::full; // of its cells
+  std::uint64_t tmp_bytes = 0;           // size of each cell's /tmp
 
-  void write(Writer& out) const { out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table); }
+  void write(Writer& out) const {
+    out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table);
+    out.u8(static_cast<std::uint8_t>(isolation)).u64(tmp_bytes);
+  }
   static Configure read(Reader& in) {
     Configure c;
     c.cgroup_dirs = in.texts();
     c.gateway = in.u32();
     c.nft_table = in.text();
     c.nft_publish_table = in.text();
+    c.isolation = static_cast<Isolation>(in.u8());
+    c.tmp_bytes = in.u64();
     return c;
   }
 };
@@ -156,12 +163,15 @@ struct Network {
 enum class RootKind : std::uint8_t {
   empty,    // nothing but /dev, /proc and /tmp
   host,     // a read-only view of the host's programs and libraries, and of `directory`
-  overlay,  // `directory` below a private, bounded upper layer
+  overlay,  // what `directory` names below a private, bounded upper layer
 };
 
 struct Order {
   RootKind root = RootKind::empty;
-  std::string directory;               // see RootKind
+  std::string directory;               // see RootKind; of overlay one a line, the topmost first
+  // At full strength a cell does not have the host's files. What it needs of them comes with the order, as descriptors of
+  // detached mounts: the tree of "/" if this is set, else each directory of an overlay.
+  std::uint8_t has_host_tree = 0;
   std::uint64_t tmp_bytes = 0;         // size of /tmp, and of the upper layer
   std::string builtin;                 // "hello"; "" = execute arguments[0]
   std::vector<std::string> arguments;
@@ -177,6 +187,7 @@ struct Order {
   void write(Writer& out) const {
     out.u8(static_cast<std::uint8_t>(root))
         .text(directory)
+        .u8(has_host_tree)
         .u64(tmp_bytes)
         .text(builtin)
         .texts(arguments)
@@ -187,6 +198,7 @@ struct Order {
     Order o;
     o.root = static_cast<RootKind>(in.u8());
     o.directory = in.text();
+    o.has_host_tree = in.u8();
     o.tmp_bytes = in.u64();
     o.builtin = in.text();
     o.arguments = in.texts();

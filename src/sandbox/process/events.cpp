@@ -249,12 +249,15 @@ io::Task<void> ProcessRuntime::settle(LodgingPtr lodging) {
   for (Duration pause = kFirstSettlePause; state == Lodgings::State::busy && pause <= kLastSettlePause; pause *= 4) {
     Status slept = co_await io::sleep_for(loop_, pause);
     auto look = [this, lodging]() -> Result<Lodgings::State> { return lodgings_.inspect(*lodging); };
-    auto seen = slept ? co_await helpers_->run(std::move(look)) : failure(slept.error());
-    if (!seen) {
+    if (slept) {
+      auto seen = co_await helpers_->run(std::move(look));
+      if (seen) state = *seen;
+      slept = seen ? Status{} : failure(seen.error());
+    }
+    if (!slept) {
       vacant_.push_back(lodging);  // the runtime is closing, which takes them all down
       co_return Status{};
     }
-    state = *seen;
   }
   if (state == Lodgings::State::clean) {
     vacant_.push_back(std::move(lodging));

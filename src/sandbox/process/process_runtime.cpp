@@ -16,6 +16,7 @@
 #include "sandbox/process/images.h"
 #include "sandbox/process/prober.h"
 #include "sandbox/process/runtime_impl.h"
+#include "sandbox/process/trees.h"
 
 namespace dirigent::sandbox {
 
@@ -173,6 +174,8 @@ Status ProcessRuntime::start_spawner() {
   if (!spawner) return failure(spawner.error());
   wire::Configure configuration;
   configuration.cgroup_dirs = cgroups_.node_directories();
+  configuration.isolation = full_ ? wire::Isolation::full : wire::Isolation::user;
+  configuration.tmp_bytes = static_cast<std::uint64_t>(options_.tmp_max.value);
   std::vector<int> locks{node_lock_.fd()};
   if (network_) {
     configuration.gateway = network_->gateway();
@@ -209,10 +212,19 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   if (!port) co_return failure(port.error());
   ImageSettings settings{options_.node.value, options_.image_cache, options_.tmp_max};
   Result<wire::Order> wire_order;
+  const auto trees = std::make_shared<std::vector<io::FileDescriptor>>();
   if (order.spec.image.starts_with("builtin:")) {
     wire_order = make_order(order, *port, settings);
   } else {
-    auto look = [order, port = *port, settings] { return make_order(order, port, settings); };
+    // Without root, cells have the host's files and look for themselves.
+    auto look = [order, port = *port, settings, trees, full = full_]() -> Result<wire::Order> {
+      auto made = make_order(order, port, settings);
+      if (!made || !full) return made;
+      auto opened = open_trees(*made);
+      if (!opened) return failure(opened.error());
+      *trees = std::move(*opened);
+      return made;
+    };
     wire_order = co_await helpers_->run(std::move(look));
   }
   if (!wire_order) co_return failure(wire_order.error());
@@ -230,11 +242,12 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   }
   if ((*cell)->state != CellState::parked || closing_)
     co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
-  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), phases);
+  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), *trees, phases);
 }
 
+// `trees` stay the caller's.
 io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, wire::Order wire_order,
-                                             StartPhases phases) {
+                                             std::vector<io::FileDescriptor>& trees, StartPhases phases) {
   const Instant began = io::Loop::now();
   cell->id = order.id;
   cell->function = order.function.value;
@@ -259,9 +272,13 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   wire::Writer message(wire::Kind::order);
   wire_order.write(message);
   const auto changed = cell->changed;
-  if (const int error = wire::send_message(cell->control.native_handle(), message.bytes())) {
+  std::vector<int> fds;
+  for (const auto& tree : trees) fds.push_back(tree.get());
+  const int sent = wire::send_message(cell->control.native_handle(), message.bytes(), fds.data(), static_cast<int>(fds.size()));
+  trees.clear();
+  if (sent != 0) {
     kill(cell);
-    co_return errno_failure(error, "cannot give the order to a cell");
+    co_return errno_failure(sent, "cannot give the order to a cell");
   }
   refill();
   Status started;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "dirigent/io/file_descriptor.h"
 #include "dirigent/sandbox/process_runtime.h"
 #include "sandbox/process/cell.h"
 #include "sandbox/process/cgroups.h"
@@ -56,7 +57,8 @@ class ProcessRuntime final : public Runtime {
   [[nodiscard]] static Result<Opened> open_parts(const ProcessRuntimeOptions& options, bool full);
   Status start_spawner();
   Result<std::uint16_t> choose_port(const StartSandbox& order) const;
-  io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, StartPhases phases);
+  io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, std::vector<io::FileDescriptor>& trees,
+                               StartPhases phases);
   io::Task<void> publish(CellPtr cell, std::uint16_t port);
 
   // parking.cpp
