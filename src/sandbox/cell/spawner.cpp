@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -42,6 +43,7 @@ struct Spawner {
   wire::Configure configuration;
   int signals = -1;
   int host_mounts = -1;    // the host's mount namespace, for the last clean-up
+  bool may_raise_priority = false;
   Failure template_failure;  // of what cells are made from: none can be made
 
   void send(const wire::Writer& out) { wire::send_message(wire::kSpawnerSocket, out.bytes()); }
@@ -59,6 +61,8 @@ void Spawner::configure(wire::Reader& in, const std::vector<int>& fds) {
   configuration = wire::Configure::read(in);
   kept.insert(kept.end(), fds.begin(), fds.end());
   if (configuration.isolation != wire::Isolation::full) return;
+  const int priority = ::getpriority(PRIO_PROCESS, 0);
+  may_raise_priority = ::setpriority(PRIO_PROCESS, 0, priority + 1) == 0 && ::setpriority(PRIO_PROCESS, 0, priority) == 0;
   host_mounts = ::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
   template_failure = host_mounts < 0 ? errno_failure("open", "/proc/self/ns/mnt") : enter_template();
   // Nothing is executed with the spawner's rights.
@@ -81,6 +85,7 @@ void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
     return;
   }
   place.tmp_bytes = configuration.tmp_bytes;
+  place.may_raise_priority = may_raise_priority;
   place.control = fds[0];
   place.output = fds[1];
   place.errors = fds[2];

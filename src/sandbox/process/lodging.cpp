@@ -47,8 +47,13 @@ std::optional<std::string> read_small(const char* path) {
 
 }  // namespace
 
-Lodging::~Lodging() {
+void Lodging::close_cgroups() {
   for (const int fd : cgroup_fds) ::close(fd);
+  cgroup_fds.clear();
+}
+
+Lodging::~Lodging() {
+  close_cgroups();
   if (netns >= 0) ::close(netns);
 }
 
@@ -87,7 +92,8 @@ Status Lodgings::connect(Lodging& lodging, std::uint32_t serial, std::uint32_t p
 
 // The host's side; the cell does its own when it is told.
 Status Lodgings::readdress(Lodging& lodging, std::uint32_t number) {
-  lodging.network.previous = 0;
+  if (Status opened = build(lodging); !opened) return opened;
+  lodging.network.previous = lodging.network.address;
   if (number == lodging.number) return {};
   const std::uint32_t before = network_->address_of(lodging.number);
   const std::uint32_t next = network_->address_of(number);
@@ -104,7 +110,6 @@ Status Lodgings::readdress(Lodging& lodging, std::uint32_t number) {
   }
   if (error != 0)
     return errno_failure(error, fmt::format("cannot route {} instead of {} (step {})", to_dotted(next), to_dotted(before), failed));
-  lodging.network.previous = before;
   lodging.network.address = next;
   lodging.left_number = std::exchange(lodging.number, number);
   return {};
@@ -123,8 +128,7 @@ Lodgings::State Lodgings::inspect(const Lodging& lodging) const {
 }
 
 void Lodgings::demolish(Lodging& lodging) const {
-  for (const int fd : lodging.cgroup_fds) ::close(fd);
-  lodging.cgroup_fds.clear();
+  lodging.close_cgroups();
   cgroups_->remove(lodging.cgroup);
   if (lodging.netns >= 0) ::close(std::exchange(lodging.netns, -1));
 }

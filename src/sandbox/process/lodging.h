@@ -30,11 +30,12 @@ struct Lodging {
   Lodging(const Lodging&) = delete;
   Lodging& operator=(const Lodging&) = delete;
   ~Lodging();
+  void close_cgroups();
 
   std::uint32_t number = 0;            // of its address and its user id, within the worker's range
   std::uint32_t left_number = 0;       // that it had before; to be given back once nobody is reached by it; 0 = none
   std::string cgroup;                  // name of its directories
-  std::vector<int> cgroup_fds;         // by which a process joins
+  std::vector<int> cgroup_fds;         // by which a process joins; open while a cell moves in
   std::optional<CgroupLimits> limits;  // as last set
   int netns = -1;
   int link = 0;                        // index of the host's end
@@ -54,7 +55,7 @@ class Lodgings {
   // `network` may be nullptr (no network of their own: then nothing is used again); both must outlive this.
   Status open(const Cgroups& cgroups, Network* network);
 
-  // A new lodging without a network.
+  // The cgroups of a lodging; those that are there already are opened again.
   Status build(Lodging& lodging) const;
   // Makes the link to the network namespace of process `pid`, and keeps the namespace.
   Status connect(Lodging& lodging, std::uint32_t serial, std::uint32_t pid);

@@ -144,6 +144,7 @@ io::Task<void> ProcessRuntime::park(CellPtr cell, bool is_urgent) {
     cell->is_forked = sent.has_value();
     for (const int fd : ends->cell) ::close(fd);
   }
+  cell->lodging->close_cgroups();
   if (!ends) co_return failure(ends.error());
   if (!sent) co_return sent;
   read_control(cell);

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,6 +57,20 @@ Status forward_packets() {
                    "cannot switch on {}: published sandboxes would not be reachable (run as root, or set it yourself)",
                    kPath);
   return {};
+}
+
+// A sandbox takes four descriptors: its control socket, its output, its network namespace.
+Status allow_descriptors(std::uint32_t sandboxes) {
+  constexpr rlim_t kForTheRest = 512;
+  const rlim_t wanted = 4 * rlim_t{sandboxes} + kForTheRest;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return errno_failure(errno, "cannot read the limit of open files");
+  if (limit.rlim_cur >= wanted) return {};
+  limit.rlim_cur = std::min(limit.rlim_max, wanted);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return errno_failure(errno, "cannot raise the limit of open files");
+  if (limit.rlim_cur >= wanted) return {};
+  return failure(ErrorCode::exhausted, "the limit of {} open files is enough for some {} sandboxes, not for {}: raise it (ulimit -Hn)",
+                 limit.rlim_cur, limit.rlim_cur > kForTheRest ? (limit.rlim_cur - kForTheRest) / 4 : 0, sandboxes);
 }
 
 // A port that nothing listens on now. Between this and the function's own bind another process may take it; the launch
@@ -113,6 +128,7 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
   parts.network = std::move(*network);
   const auto tables = Firewall::names(parts.network->range(), !options.publish_host.empty());
   auto firewall = Firewall::open(tables, parts.network->link_prefix());
+  if (Status enough = allow_descriptors(options.sandboxes_max); !enough) parts.weaknesses.push_back(enough.error().message);
   if (firewall) {
     parts.firewall = std::move(*firewall);
   } else if (!options.publish_host.empty()) {
