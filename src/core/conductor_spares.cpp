@@ -2,7 +2,7 @@
 //
 // The conductor's spares: sandboxes of a function that are started beside the wanted ones and kept unused. They have a
 // reservation on their node and are in no route. When one more is wanted a spare becomes one of the wanted at once, and
-// another spare is started behind it. A sandbox that has served is not made a spare again: it is drained as ever.
+// another spare is started a moment later. A sandbox that has served is not made a spare again: it is drained as ever.
 //
 // Spares stand back: they never count for the autoscaler, never wait in the queue of starts, are not started while a
 // wanted sandbox lacks room, and are given up when one does.
@@ -14,6 +14,7 @@ namespace dirigent::core {
 
 namespace {
 
+constexpr Duration kSpareBehind = 50ms;      // so that the call that took one does not share the processors with the next
 constexpr Duration kSpareRetry = 200ms;      // when there was no room, or every node was busy starting
 constexpr Duration kSpareGivenUpFor = 10s;   // a function that has given one up leaves the room to others for so long
 
@@ -49,6 +50,7 @@ void Conductor::use_spares(FunctionControl& control, std::vector<Sandbox*>& spar
       if (!control.next_sample) control.next_sample = work.now + 1s;
     }
     if (control.demand_since) spare->phases.schedule = work.now - *control.demand_since;
+    control.next_spare = std::max(control.next_spare.value_or(work.now), work.now + kSpareBehind);
     current.push_back(spare);
     work.effects.changed.insert(control.name);
   }
