@@ -127,7 +127,7 @@ int main(int argc, char** argv) {
                                  Variant{"runtime_unparked", builtin, 0}}) {
     io::Loop loop;
     sandbox::ProcessRuntimeOptions options;
-    options.node = NodeId{"bench"};
+    options.node = NodeId{fmt::format("cold-{}", ::getpid())};
     options.parked = variant.parked;
     options.parked_max = options.parked;
     auto runtime = sandbox::make_process_runtime(loop, options);

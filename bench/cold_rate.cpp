@@ -115,7 +115,7 @@ class RuntimeRun {
  public:
   RuntimeRun(const Settings& settings, RevisionSpec spec) : settings_(settings), spec_(std::move(spec)), group_(loop_, "bench") {
     sandbox::ProcessRuntimeOptions options;
-    options.node = NodeId{"bench"};
+    options.node = NodeId{fmt::format("cold-{}", ::getpid())};
     options.logs_kept = Duration::zero();
     runtime_ = sandbox::make_process_runtime(loop_, options);
   }
