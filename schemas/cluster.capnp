@@ -410,6 +410,8 @@ struct ScalingSettings {
   lookIntervalNs @19 :Int64;
   # When to decide in between.
   reaction @20 :Reaction;
+  # Sandboxes started beside the wanted ones and kept unused until one more is wanted.
+  warm @21 :UInt32;
 }
 
 # A question for a sandbox's output.

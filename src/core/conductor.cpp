@@ -310,7 +310,8 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
       std::uint32_t serving = 0;
       for (const SandboxId id : fleet_.of(load->function)) {
         const Sandbox* sandbox = fleet_.find(id);
-        if (sandbox->revision == revision->number && (is_pending(sandbox->state) || sandbox->state == SandboxState::ready)) ++serving;
+        if (sandbox->is_spare || sandbox->revision != revision->number) continue;
+        if (is_pending(sandbox->state) || sandbox->state == SandboxState::ready) ++serving;
       }
       if (serving == 0 || revision->spec.scaling.reaction == Reaction::every_queue) {
         look(*function, control, true, work);
@@ -432,6 +433,8 @@ void Conductor::check_invariants() const {
   for (const auto& [id, sandbox] : fleet_.sandboxes()) {
     ASSERT(sandbox.state != SandboxState::gone, "sandbox {} is kept though gone", to_string(id));
     reserved[sandbox.node] += sandbox.reserved;
+    ASSERT(!sandbox.is_spare || sandbox.grants.empty(), "spare {} is routed to", to_string(id));
+    ASSERT(sandbox.is_spare == spares_.contains(id), "sandbox {} is a spare in one book only", to_string(id));
     ASSERT(fleet_.nodes().contains(sandbox.node), "sandbox {} on unknown node {}", to_string(id), sandbox.node);
     for (const SlotGrant& grant : sandbox.grants) {
       ASSERT(grant.granted <= grant.held, "sandbox {}: {} granted, {} held", to_string(id), grant.granted, grant.held);

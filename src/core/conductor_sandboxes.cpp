@@ -96,6 +96,7 @@ void Conductor::became_ready(Sandbox& sandbox, const SandboxStatus& status, Work
     control.wanted = std::max<std::uint32_t>(control.wanted, 1);
     settle_verification(name, sandbox.revision, true, nullptr, work);
   }
+  if (sandbox.is_spare) return;
   if (!control.next_look) control.next_look = work.now + revision->spec.scaling.look_interval;
   if (!control.next_sample) control.next_sample = work.now + 1s;
   route_changed(name, work);
@@ -110,6 +111,7 @@ void Conductor::ended(Sandbox& sandbox, const SandboxEnd& end, Work& work) {
   const bool was_verification = sandbox.is_verification;
   const Duration served = was == SandboxState::ready ? work.now - sandbox.ready_at : Duration::zero();
   if (sandbox.deadline) sandbox_deadlines_.erase({*sandbox.deadline, sandbox.id});
+  spares_.erase(sandbox.id);
   const std::string id_text = to_string(sandbox.id);
   keep_unreleased(sandbox);
   fleet_.move(sandbox, SandboxState::gone, work.now);

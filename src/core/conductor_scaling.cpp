@@ -40,7 +40,7 @@ void Conductor::sample(const Function& function, FunctionControl& control, bool 
   control.busy = {};
   control.sampled_at = work.now;
   // A function with a sandbox or with load is sampled every second; silence at zero contributes nothing.
-  const bool goes_on = sample.current > 0 || !fleet_.of(function.name).empty();
+  const bool goes_on = sample.current > 0 || has_used(function.name);
   control.next_sample = goes_on ? std::optional(work.now + 1s) : std::nullopt;
 }
 
@@ -56,7 +56,7 @@ void Conductor::look(const Function& function, FunctionControl& control, bool is
   input.urgent = is_urgent;
   for (const SandboxId id : fleet_.of(function.name)) {
     const Sandbox* sandbox = fleet_.find(id);
-    if (sandbox->revision != revision->number) continue;
+    if (sandbox->revision != revision->number || sandbox->is_spare) continue;
     if (sandbox->state == SandboxState::ready) ++input.ready;
     if (is_pending(sandbox->state)) ++input.starting;
   }
@@ -81,7 +81,7 @@ void Conductor::look(const Function& function, FunctionControl& control, bool is
     note(function.name, "scaled", revision->number, fmt::format("scaled {} -> {}: {} waiting, {} in flight", before, control.wanted,
                                                                 control.waiting(), control.in_flight()), work);
   }
-  const bool goes_on = control.wanted > 0 || control.waiting() + control.in_flight() > 0 || !fleet_.of(function.name).empty();
+  const bool goes_on = control.wanted > 0 || control.waiting() + control.in_flight() > 0 || has_used(function.name);
   control.next_look = goes_on ? std::optional(work.now + settings.look_interval) : std::nullopt;
   if (goes_on && !control.next_sample) control.next_sample = work.now + 1s;
   schedule(control);
@@ -101,20 +101,24 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   if (function == nullptr || recovering(work.now)) return;
   FunctionControl& control = control_of(name);
   if (function->manual_scale && function->serving) control.wanted = *function->manual_scale;
+  if (control.next_spare && *control.next_spare <= work.now) control.next_spare.reset();
 
   const Revision* serving = function->serving ? function->find(*function->serving) : nullptr;
   const Revision* candidate = function->candidate ? function->find(*function->candidate) : nullptr;
   std::vector<Sandbox*> current;
   std::vector<Sandbox*> old;
+  std::vector<Sandbox*> spares;
+  std::vector<Sandbox*> old_spares;
   std::size_t ready = 0;
   bool has_verification = false;
   Sandbox* proven = nullptr;  // the candidate's, and ready
   for (const SandboxId id : fleet_.of(name)) {
     Sandbox* sandbox = fleet_.find(id);
     if (!is_pending(sandbox->state) && sandbox->state != SandboxState::ready) continue;
-    if (serving != nullptr && sandbox->revision == serving->number) {
+    if (sandbox->is_spare) {
+      (serving != nullptr && sandbox->revision == serving->number ? spares : old_spares).push_back(sandbox);
+    } else if (serving != nullptr && sandbox->revision == serving->number) {
       current.push_back(sandbox);
-      if (sandbox->state == SandboxState::ready) ++ready;
     } else if (candidate != nullptr && sandbox->revision == candidate->number) {
       has_verification = true;
       if (sandbox->state == SandboxState::ready) proven = sandbox;
@@ -122,6 +126,10 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
       old.push_back(sandbox);
     }
   }
+
+  for (Sandbox* sandbox : old_spares) stop(*sandbox, work);
+  use_spares(control, spares, current, work);
+  for (const Sandbox* sandbox : current) ready += sandbox->state == SandboxState::ready ? 1 : 0;
 
   const bool may_start = !control.retry_at || *control.retry_at <= work.now;
   if (may_start) control.retry_at.reset();
@@ -136,11 +144,11 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
     if (!control.is_queued) {
       note(name, "verifying", candidate->number, fmt::format("starting a test instance of {}", revision_name(name, candidate->number)), work);
     }
-    if (start_one(*function, control, *candidate, true, work) == Start::ordered) control.verifying = candidate->number;
+    if (start_one(*function, control, *candidate, Purpose::verification, work) == Start::ordered) control.verifying = candidate->number;
   }
   if (serving != nullptr && may_start) {
     for (std::size_t have = current.size(); have < control.wanted; ++have) {
-      if (start_one(*function, control, *serving, false, work) != Start::ordered) break;
+      if (start_one(*function, control, *serving, Purpose::wanted, work) != Start::ordered) break;
       if (is_serving_starts_) break;  // one each in turn
     }
   }
@@ -158,18 +166,20 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   if (!old.empty() && (ready >= std::min<std::size_t>(control.wanted, old.size()) || serving == nullptr)) {
     shrink(*function, control, old, old.size(), work);
   }
+  if (serving != nullptr && may_start) keep_spares(*function, control, *serving, std::move(spares), current.size(), work);
   update_availability(*function, control, work);
   schedule(control);
 }
 
 Conductor::Start Conductor::start_one(const Function& function, FunctionControl& control, const Revision& revision,
-                                      bool is_verification, Work& work) {
+                                      Purpose purpose, Work& work) {
   const auto queue = [&] {
     if (!control.is_queued) start_queue_.push_back(&control);
     control.is_queued = true;
     return Start::queued;
   };
-  if (!is_serving_starts_ && !start_queue_.empty()) return queue();
+  const bool is_spare = purpose == Purpose::spare;
+  if (!is_spare && !is_serving_starts_ && !start_queue_.empty()) return queue();
   Sandbox sandbox;
   // The term is in the id, so that no control plane ever makes an id that another has made.
   sandbox.id = SandboxId{(options_.term.value << 22) + ++next_sandbox_};
@@ -177,8 +187,9 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
   sandbox.revision = revision.number;
   sandbox.placed_at = work.now;
   sandbox.last_busy_at = work.now;
-  sandbox.is_verification = is_verification;
-  sandbox.phases.schedule = control.demand_since ? work.now - *control.demand_since : Duration::zero();
+  sandbox.is_verification = purpose == Purpose::verification;
+  sandbox.is_spare = is_spare;
+  sandbox.phases.schedule = control.demand_since && !is_spare ? work.now - *control.demand_since : Duration::zero();
   const SandboxId id = sandbox.id;
   auto decision = fleet_.place(std::move(sandbox), revision.spec, control.excluded, rng_);
   if (!decision && !control.excluded.empty()) {
@@ -190,10 +201,17 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
     again.revision = revision.number;
     again.placed_at = work.now;
     again.last_busy_at = work.now;
-    again.is_verification = is_verification;
+    again.is_verification = purpose == Purpose::verification;
+    again.is_spare = is_spare;
     decision = fleet_.place(std::move(again), revision.spec, {}, rng_);
   }
+  // Nobody waits for a spare: it is tried again when others have had their turn.
+  if (!decision && is_spare) return Start::no_room;
   if (!decision && fleet_.busy_nodes() > 0) return queue();
+  if (!decision && give_up_a_spare(revision, work)) {
+    control.retry_at = work.now + 20ms;
+    return Start::no_room;
+  }
   if (!decision) {
     if (!control.no_room_since) {
       control.no_room_since = work.now;
@@ -203,7 +221,8 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
     control.retry_at = work.now + 250ms;
     return Start::no_room;
   }
-  control.no_room_since.reset();
+  if (is_spare) spares_.insert(id);
+  if (!is_spare) control.no_room_since.reset();
   control.last_placement = *decision;
   const Node* node = fleet_.find_node(decision->node);
   work.effects.worker_orders.emplace_back(*node->session,
@@ -265,7 +284,7 @@ void Conductor::shrink(const Function& function, FunctionControl& control, std::
 
 void Conductor::schedule(FunctionControl& control) {
   std::optional<Instant> next;
-  for (const auto& when : {control.next_look, control.next_sample, control.retry_at}) {
+  for (const auto& when : {control.next_look, control.next_sample, control.retry_at, control.next_spare}) {
     if (when && (!next || *when < *next)) next = when;
   }
   if (next == control.wakeup) return;

@@ -45,7 +45,8 @@ std::uint32_t Conductor::target_of(const Sandbox& sandbox, SessionId session, st
 bool Conductor::divide(Sandbox& sandbox, const Function* function, Instant now) {
   const std::uint32_t limit = sandbox.concurrency_limit;
   // Sandboxes of older revisions serve until they are drained: a new revision takes over without a gap.
-  const bool is_routable = function != nullptr && function->serving && sandbox.state == SandboxState::ready && sandbox.revision <= *function->serving;
+  const bool is_routable = function != nullptr && function->serving && sandbox.state == SandboxState::ready && !sandbox.is_spare &&
+                           sandbox.revision <= *function->serving;
   const bool has_owner = sandbox.owner && (data_planes_.contains(*sandbox.owner) || missed_planes_.contains(*sandbox.owner));
   if (is_routable && limit != 0 && limit < data_planes_.size() && !has_owner) assign_owner(sandbox);
 

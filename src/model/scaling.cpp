@@ -72,6 +72,7 @@ Result<ScalingProfile> scaling_profile(std::string_view name) {
 Status validate(const ScalingSettings& s) {
   const Status checks[] = {
       in_range("scale_activation", s.activation_scale, 1, 1e6),
+      in_range("warm", s.warm, 0, 1000),
       in_range("scale_target", s.target.value_or(1), 0.01, 1e9),
       in_range("scale_utilization_percent", s.utilization_percent, 1, 100),
       in_range("scale_window", s.stable_window, 6s, 3600s),

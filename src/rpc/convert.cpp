@@ -292,6 +292,7 @@ void write(schema::ScalingSettings::Builder to, const ScalingSettings& from) {
   to.setScaleToZero(from.scale_to_zero);
   to.setLookIntervalNs(from.look_interval.count());
   to.setReaction(ordinal<schema::Reaction>(kReactionWords, from.reaction));
+  to.setWarm(from.warm);
 }
 ScalingSettings read(Faults& faults, schema::ScalingSettings::Reader from) {
   ScalingSettings to;
@@ -315,6 +316,7 @@ ScalingSettings read(Faults& faults, schema::ScalingSettings::Reader from) {
   to.scale_to_zero = from.getScaleToZero();
   to.look_interval = faults.duration(from.getLookIntervalNs(), "ScalingSettings.lookIntervalNs");
   to.reaction = faults.word(kReactionWords, from.getReaction(), "ScalingSettings.reaction");
+  to.warm = from.getWarm();
   return to;
 }
 

@@ -182,8 +182,9 @@ Request delete_address(int index, std::uint32_t address, int prefix) {
   return address_request(RTM_DELADDR, 0, index, address, prefix);
 }
 
-Request add_host_route(int index, std::uint32_t address, std::uint32_t source) {
-  Request request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+namespace {
+Request host_route(std::uint16_t type, std::uint16_t flags, int index, std::uint32_t address) {
+  Request request(type, flags);
   rtmsg fixed{};
   fixed.rtm_family = AF_INET;
   fixed.rtm_dst_len = 32;
@@ -194,9 +195,17 @@ Request add_host_route(int index, std::uint32_t address, std::uint32_t source) {
   request.fixed(&fixed, sizeof fixed);
   request.attribute_u32(RTA_DST, address);
   request.attribute_u32(RTA_OIF, static_cast<std::uint32_t>(index));
+  return request;
+}
+}  // namespace
+
+Request add_host_route(int index, std::uint32_t address, std::uint32_t source) {
+  Request request = host_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, index, address);
   if (source != 0) request.attribute_u32(RTA_PREFSRC, source);
   return request;
 }
+
+Request delete_host_route(int index, std::uint32_t address) { return host_route(RTM_DELROUTE, 0, index, address); }
 
 namespace {
 Request unreachable_route(std::uint16_t type, std::uint16_t flags, std::uint32_t network, int prefix) {
@@ -246,6 +255,16 @@ Request add_neighbour(int index, std::uint32_t address, const std::string& mac) 
   request.fixed(&fixed, sizeof fixed);
   request.attribute_u32(NDA_DST, address);
   request.attribute(NDA_LLADDR, mac.data(), mac.size());
+  return request;
+}
+
+Request delete_neighbour(int index, std::uint32_t address) {
+  Request request(RTM_DELNEIGH, 0);
+  ndmsg fixed{};
+  fixed.ndm_family = AF_INET;
+  fixed.ndm_ifindex = index;
+  request.fixed(&fixed, sizeof fixed);
+  request.attribute_u32(NDA_DST, address);
   return request;
 }
 

@@ -56,11 +56,13 @@ Request add_address(int index, std::uint32_t address, int prefix);
 Request delete_address(int index, std::uint32_t address, int prefix);
 // A route to one address through a link. `source` = 0: the kernel's choice.
 Request add_host_route(int index, std::uint32_t address, std::uint32_t source);
+Request delete_host_route(int index, std::uint32_t address);
 Request add_default_route(int index, std::uint32_t gateway);
 // Whatever has no more specific route in this network is refused here, and never sent to another gateway.
 Request add_unreachable_route(std::uint32_t network, int prefix);
 Request delete_unreachable_route(std::uint32_t network, int prefix);
 Request add_neighbour(int index, std::uint32_t address, const std::string& mac);
+Request delete_neighbour(int index, std::uint32_t address);
 
 // Deletes a table of nf_tables ("inet" or "ip" by `family` NFPROTO_*); ENOENT when there is none.
 int delete_nft_table(std::uint8_t family, const std::string& name);

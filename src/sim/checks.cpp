@@ -87,7 +87,8 @@ std::string Cluster::describe(const FunctionName& name, SandboxId id) const {
 }
 
 void Cluster::check_quiet() {
-  if (!conductor_ || options_.spec.scaling.min_scale > 0 || !options_.spec.scaling.scale_to_zero) return;
+  const ScalingSettings& scaling = options_.spec.scaling;
+  if (!conductor_ || scaling.min_scale > 0 || scaling.warm > 0 || !scaling.scale_to_zero) return;
   if (!sandboxes_.empty()) {
     const auto& [id, sandbox] = *sandboxes_.begin();
     const FunctionName& name = workload_.functions[sandbox.function].name;

@@ -60,6 +60,7 @@ const std::map<std::string, Setter>& setters() {
       {"max_scale", whole(SCALING(max_scale))},
       {"initial_scale", whole(SCALING(initial_scale))},
       {"activation_scale", whole(SCALING(activation_scale))},
+      {"warm", whole(SCALING(warm))},
       {"metric", parsed(SCALING(metric), parse_scaling_metric)},
       {"aggregation", parsed(SCALING(aggregation), parse_aggregation)},
       {"target", number(SCALING(target))},

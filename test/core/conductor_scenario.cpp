@@ -3,7 +3,7 @@
 // Scenarios of a cluster as the conductor sees it, driven by transcripts. Sandboxes are called S1, S2, ... in the order in
 // which they are first mentioned. Proposals become durable at once unless "writes=fail" was said.
 //
-//   function NAME [image=I] [limit=N] [min=N] [max=N] [reaction=R] [verify]     deploys
+//   function NAME [image=I] [limit=N] [min=N] [max=N] [warm=N] [reaction=R] [verify]     deploys
 //   delete NAME | scale NAME N|auto
 //   worker NAME [cpu=MILLI] [memory=MIB] [starts=N] [S1:FUNCTION:REVISION:STATE ...]       joins, reporting sandboxes
 //   leave NAME | lose NAME | cordon NAME | uncordon NAME
@@ -145,6 +145,7 @@ class Cluster {
       spec.scaling = scaling_profile("dirigent")->scaling;
       spec.scaling.min_scale = static_cast<std::uint32_t>(std::stoul(option(words, "min", "0")));
       spec.scaling.max_scale = static_cast<std::uint32_t>(std::stoul(option(words, "max", "0")));
+      spec.scaling.warm = static_cast<std::uint32_t>(std::stoul(option(words, "warm", "0")));
       spec.scaling.reaction = parse_reaction(option(words, "reaction", "every-queue")).value();
       const bool verify = words.back() == "verify";
       auto plan = conductor_->catalog().plan_deploy(name, spec, false, verify, {});
@@ -270,7 +271,7 @@ class Cluster {
           function.candidate ? function.candidate->value : 0, control == nullptr ? 0 : control->wanted);
       for (const SandboxId id : conductor_->fleet().of(name)) {
         const Sandbox& sandbox = conductor_->fleet().sandboxes().at(id);
-        say("  {} r{} {} on {}", name_of(id), sandbox.revision.value, to_string(sandbox.state), sandbox.node);
+        say("  {} r{} {} on {}{}", name_of(id), sandbox.revision.value, to_string(sandbox.state), sandbox.node, sandbox.is_spare ? ", spare" : "");
       }
     }
     for (const auto& [id, node] : conductor_->fleet().nodes()) {
@@ -309,4 +310,6 @@ TEST_CASE("conductor: deleting a function removes its route and drains its sandb
 TEST_CASE("conductor: data planes share a concurrency limit and hand sandboxes over") { run_scenario("planes"); }
 TEST_CASE("conductor: no room is said after a while and forgotten when there is some") { run_scenario("no_room"); }
 TEST_CASE("conductor: functions take turns when workers start as many sandboxes as they may") { run_scenario("starts"); }
+TEST_CASE("conductor: a spare is started unasked, serves when one more is wanted, and is replaced behind") { run_scenario("spares"); }
+TEST_CASE("conductor: spares stand back when a wanted sandbox lacks room or a start") { run_scenario("spares_room"); }
 TEST_CASE("conductor: a leaving or cordoned node gets nothing new") { run_scenario("leaving"); }

@@ -64,6 +64,34 @@ def test_five_minutes(cluster):
     check_equal((problem["reason"], problem["ran"], headers["content-type"]), ("not-found", False, "application/problem+json"))
 
 
+def test_spares(cluster):
+    """a spare is started unasked, answers the first call, and another is started behind it; scaling to nothing leaves it"""
+    needs_root()
+    cluster.dev()
+    deploy(cluster, "hello", "builtin:hello", "--warm", "1")
+
+    def spares():
+        return [one["id"] for one in sandboxes_of(cluster, "hello") if one["spare"] and one["state"] == "ready"]
+
+    def only_a_spare():
+        return spares() if len(sandboxes_of(cluster, "hello")) == 1 else None
+
+    eventually(spares, "the spare is ready")
+    cluster.ctl("scale", "hello", "0")
+    spare = eventually(only_a_spare, "a spare and nothing else")[0]
+    status, headers, _ = cluster.request("/function/hello")
+    check_equal(status, 200)
+    check_equal(headers.get("x-dirigent-sandbox", spare), spare, "the spare answers")
+    for phase in ("create", "start", "probe"):
+        took = re.search(rf"{phase};dur=([0-9.]+)", headers["server-timing"])
+        check(took is None or float(took.group(1)) == 0, f"something was started for the call: {headers['server-timing']}")
+    in_use = [one["id"] for one in sandboxes_of(cluster, "hello") if not one["spare"]]
+    check(spare in in_use, f"{spare} is in use, not {in_use}")
+    check(eventually(spares, "another spare is ready")[0] != spare, "another one")
+    check("1 spare" in cluster.ctl("describe", "hello")[0], "describe says how many")
+    cluster.ctl("delete", "hello")
+
+
 def test_failing_deploy(cluster):
     """dev: a function that cannot start says why, with its last output and its exit status"""
     needs_root()

@@ -31,6 +31,7 @@ RevisionSpec every_field_set() {
   spec.concurrency_limit = 3;
   spec.limits = {1500ms, 700us, 2s, 3s, 9, 5_KiB, 4s, 5s};
   spec.scaling.min_scale = 1;
+  spec.scaling.warm = 2;
   spec.scaling.max_scale = 9;
   spec.scaling.initial_scale = 2;
   spec.scaling.activation_scale = 2;

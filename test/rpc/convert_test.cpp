@@ -62,6 +62,7 @@ RevisionSpec full_spec() {
   spec.limits = full_limits();
   ScalingSettings& scaling = spec.scaling;
   scaling.min_scale = 1;
+  scaling.warm = 2;
   scaling.max_scale = 20;
   scaling.initial_scale = 3;
   scaling.activation_scale = 4;

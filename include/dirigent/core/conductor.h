@@ -98,6 +98,7 @@ struct FunctionControl {
   std::optional<RevisionNumber> verifying;
   bool is_queued = false;              // in the queue of starts
   bool wanted_once = false;            // a decision or an order has set `wanted`
+  std::optional<Instant> next_spare;   // no spare is started before this
 
   std::optional<policy::ScalingDecision> last_scaling;
   std::optional<policy::PlacementDecision> last_placement;
@@ -182,12 +183,20 @@ class Conductor {
   void look(const Function& function, FunctionControl& control, bool is_urgent, Work& work);
   void reconcile(const FunctionName& name, Work& work);
   enum class Start { ordered, queued, no_room };
-  Start start_one(const Function& function, FunctionControl& control, const Revision& revision, bool is_verification, Work& work);
+  enum class Purpose { wanted, spare, verification };
+  Start start_one(const Function& function, FunctionControl& control, const Revision& revision, Purpose purpose, Work& work);
   void start_queued(Work& work);
   void shrink(const Function& function, FunctionControl& control, std::vector<Sandbox*> candidates, std::size_t count, Work& work);
   void schedule(FunctionControl& control);
   void retry_without_room(Work& work);
   [[nodiscard]] std::uint32_t wanted_floor(const Function& function, const FunctionControl& control) const;
+
+  // spares (conductor_spares.cpp)
+  void use_spares(FunctionControl& control, std::vector<Sandbox*>& spares, std::vector<Sandbox*>& current, Work& work);
+  void keep_spares(const Function& function, FunctionControl& control, const Revision& serving, std::vector<Sandbox*> spares,
+                   std::size_t current, Work& work);
+  bool give_up_a_spare(const Revision& revision, Work& work);
+  [[nodiscard]] bool has_used(const FunctionName& name) const;
 
   // sandboxes (conductor_sandboxes.cpp)
   void observed(Node& node, const SandboxStatus& status, Work& work);
@@ -248,6 +257,7 @@ class Conductor {
   // sandbox each, as starts end: a burst of one function does not hold up the others.
   std::deque<FunctionControl*> start_queue_;
   bool is_serving_starts_ = false;
+  std::set<SandboxId> spares_;  // of all functions, the newest last
   std::set<std::pair<Instant, SandboxId>> sandbox_deadlines_;
   std::set<std::pair<Instant, NodeId>> lost_nodes_;  // and when their grace is over
   std::optional<Instant> recovering_until_;

@@ -64,6 +64,7 @@ struct Sandbox {
   Instant last_busy_at{};
   bool is_verification = false;        // the one instance that proves a candidate
   bool is_adopted = false;             // a worker ran it before we knew it
+  bool is_spare = false;               // beside the wanted ones, and in no route until it becomes one of them
   std::uint32_t concurrency_limit = 0; // of its revision; 0 = none
   std::vector<SlotGrant> grants;       // by data plane; those that hold nothing are left out
   // Data planes that nobody counted any more have come back with requests in it: more is held than the limit allows.

@@ -28,6 +28,7 @@ struct ScalingSettings {
   std::uint32_t max_scale = 0;         // 0 = no limit
   std::uint32_t initial_scale = 0;     // kept until first reached after a revision is made
   std::uint32_t activation_scale = 1;  // least number when anything is wanted
+  std::uint32_t warm = 0;              // started beside the wanted ones and kept unused until one more is wanted
   ScalingMetric metric = ScalingMetric::concurrency;
   Aggregation aggregation = Aggregation::linear;
   std::optional<double> target;          // per sandbox; default 100 in flight or 200 requests/s; >= 0.01

@@ -23,6 +23,7 @@ using core::FunctionEvent;
 struct SandboxView {
   SandboxStatus status;
   NodeId node;
+  bool is_spare = false;        // started, and in no route until it is wanted
 };
 
 struct FunctionView {

@@ -51,6 +51,7 @@ const std::vector<FieldFlag>& field_flags() {
       {{"scale-max", 0, "N", "sandboxes at most; 0 = no limit [0]"}, "scale_max", Kind::number},
       {{"scale-init", 0, "N", "sandboxes of a new revision [0]"}, "scale_initial", Kind::number},
       {{"scale-activation", 0, "N", "least sandboxes when there are any [1]"}, "scale_activation", Kind::number},
+      {{"warm", 0, "N", "spare sandboxes: started, and unused until one more is wanted [0]"}, "warm", Kind::number},
       {{"scale-down-delay", 0, "DURATION", "wait before scaling down [0s]"}, "scale_down_delay", Kind::text},
       {{"scale-metric", 0, "NAME", "concurrency or rps", false, {"concurrency", "rps"}}, "scale_metric", Kind::text},
       {{"scale-target", 0, "X", "load one sandbox should have [100 in flight, 200 requests/s]"},

@@ -83,6 +83,7 @@ std::string scale_line(const FunctionRow& f) {
   target *= spec.scale_utilization_percent / 100;
   std::string line = fmt::format("{}  target {} {} per sandbox (limit {})  window {}", scale_text(spec.scale_min, spec.scale_max),
                                  number_text(target), is_rps ? "requests/s" : "in flight", limit, milliseconds_text(spec.scale_window_ms));
+  if (spec.warm > 0) line += fmt::format("  {} spare", spec.warm);
   if (f.manual_scale) line += fmt::format("  fixed at {} by ctl scale", *f.manual_scale);
   return line;
 }

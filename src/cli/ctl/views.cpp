@@ -78,6 +78,7 @@ void read(const Json& json, SpecRow& row) {
   take(json, "scale_metric", row.scale_metric);
   take(json, "scale_min", row.scale_min);
   take(json, "scale_max", row.scale_max);
+  take(json, "warm", row.warm);
   take(json, "concurrency_limit", row.concurrency_limit);
   take(json, "queue_depth", row.queue_depth);
   take(json, "scale_target", row.scale_target);

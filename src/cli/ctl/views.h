@@ -56,7 +56,7 @@ struct ScalingRow {
 
 struct SpecRow {
   std::string image, scale_metric;
-  std::uint32_t scale_min = 0, scale_max = 0, concurrency_limit = 0, queue_depth = 0;
+  std::uint32_t scale_min = 0, scale_max = 0, warm = 0, concurrency_limit = 0, queue_depth = 0;
   std::optional<double> scale_target;
   double scale_utilization_percent = 0, scale_window_ms = 0;
   double timeout_ms = 0, first_byte_timeout_ms = 0, idle_timeout_ms = 0, queue_timeout_ms = 0;

@@ -115,6 +115,7 @@ FunctionView ControlRoleImpl::view_of(const Function& function) const {
     one.status.address = sandbox.address;
     one.status.phases = sandbox.phases;
     one.status.age = now - sandbox.placed_at;
+    one.is_spare = sandbox.is_spare;
     view.sandboxes.push_back(std::move(one));
     if (sandbox.state == SandboxState::ready) ++ready;
     if (sandbox.state == SandboxState::placed || sandbox.state == SandboxState::starting) ++starting;

@@ -209,6 +209,7 @@ const std::vector<Field>& fields() {
       plain<MEMBER(scaling.max_scale)>("scale_max"),
       plain<MEMBER(scaling.initial_scale)>("scale_initial"),
       plain<MEMBER(scaling.activation_scale)>("scale_activation"),
+      plain<MEMBER(scaling.warm)>("warm"),
       word<MEMBER(scaling.metric), parse_scaling_metric>("scale_metric"),
       word<MEMBER(scaling.aggregation), parse_aggregation>("scale_aggregation"),
       optional_number<MEMBER(scaling.target)>("scale_target"),

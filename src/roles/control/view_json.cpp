@@ -40,6 +40,7 @@ Json sandbox_json(const SandboxView& view) {
   return Json{{"id", to_string(status.id)},
               {"revision", status.revision.value},
               {"state", to_string(status.state)},
+              {"spare", view.is_spare},
               {"node", view.node.value},
               {"address", status.address.direct.empty() ? status.address.published : status.address.direct},
               {"age_ms", ms(status.age)},

@@ -9,6 +9,9 @@
 
 namespace dirigent::sandbox::cell {
 
+// Empties the ambient and the bounding set: no program that is executed from here on gains a capability.
+Failure drop_capabilities();
+
 // `files_max`: RLIMIT_NOFILE, hard and soft, as far as the present hard limit allows.
 Failure confine(wire::Isolation isolation, const wire::Order& order, unsigned long files_max);
 

@@ -30,6 +30,7 @@ namespace dirigent::sandbox::cell {
 namespace {
 
 constexpr int kControl = 3;
+constexpr int kStandBack = 5;  // steps of nice: a third of the processor beside somebody whose order is being carried out
 constexpr unsigned long kFunctionFilesMax = 1024;
 constexpr unsigned long kBuiltinFilesMax = 16384;  // our own code: a connection each
 
@@ -81,17 +82,32 @@ Failure arrange_descriptors(const ParkingPlace& place) {
   return {};
 }
 
+// Settings of a new network namespace. Those that this kernel does not have change nothing that must hold.
+void prepare_network_settings() {
+  // Ports below 1024 are ordinary ones in a network namespace of one's own.
+  static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
+  static_cast<void>(write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
+  // No socket stays for a minute after its end (TIME_WAIT): the next function that lives here finds every port free. What
+  // the minute is for, late packets of a connection, cannot happen on a link of one hop.
+  static_cast<void>(write_file("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0"));
+}
+
 Failure set_up_network(const wire::Network& network) {
   netlink::RouteSocket socket;
   if (const int error = socket.open()) return failure_with(error, "open", "a netlink socket");
   const int link = static_cast<int>(::if_nametoindex(wire::kInnerLink));
   if (link == 0) return errno_failure("find link", wire::kInnerLink);
   std::vector<netlink::Request> requests;
-  requests.push_back(netlink::set_up(1));
+  if (network.previous == 0) requests.push_back(netlink::set_up(1));
   requests.push_back(netlink::add_address(link, network.address, 32));
-  requests.push_back(netlink::set_up(link));
-  requests.push_back(netlink::add_default_route(link, network.gateway));
-  requests.push_back(netlink::add_neighbour(link, network.gateway, network.gateway_mac));
+  if (network.previous == 0) {
+    requests.push_back(netlink::set_up(link));
+    requests.push_back(netlink::add_default_route(link, network.gateway));
+    requests.push_back(netlink::add_neighbour(link, network.gateway, network.gateway_mac));
+  } else if (network.previous != network.address) {
+    // After the new one: with its last address a link loses its routes.
+    requests.push_back(netlink::delete_address(link, network.previous, 32));
+  }
   std::size_t failed = 0;
   if (const int error = socket.run(requests, &failed))
     return failure_with(error, "set up the network at step", std::to_string(failed));
@@ -99,62 +115,43 @@ Failure set_up_network(const wire::Network& network) {
 }
 
 // Waits for the next message from the worker; ends the cell when the worker is gone.
-std::string next_message() {
+std::string next_message(std::vector<int>* fds = nullptr) {
   std::string bytes;
-  if (wire::receive_message(kControl, bytes, nullptr, true) <= 0) ::_exit(0);
+  if (wire::receive_message(kControl, bytes, fds, true) <= 0) ::_exit(0);
   return bytes;
 }
 
-// The function's side of the fork: never returns. `report` is close-on-exec, so its end tells that exec has worked.
-[[noreturn]] void become_function(const ParkingPlace& place, const wire::Order& order, int report) {
-  const auto fail = [report](const Failure& failure) {
-    wire::Writer out(wire::Kind::failed);
-    out.u8(failure.not_found ? 1 : 0).text(failure.text);
-    [[maybe_unused]] const ssize_t ignored = ::write(report, out.bytes().data(), out.bytes().size());
-    ::_exit(126);
-  };
+// The function's side of the fork. It shares its memory with the init until it executes the function or ends, so this
+// tells the init what went wrong by writing to `failure`.
+void become_function(const wire::Order& order, char** arguments, Failure& failure) {
+  // Cleared by the fork: should the init go, this goes too.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   ::setsid();
-  std::vector<char*> arguments;
-  for (const auto& argument : order.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  ::clearenv();
-  for (const auto& variable : order.environment) ::putenv(const_cast<char*>(variable.c_str()));
-  if (Failure failure = confine(place.isolation, order, kFunctionFilesMax)) fail(failure);
   if (!order.working_directory.empty() && ::chdir(order.working_directory.c_str()) != 0) {
-    Failure failure = errno_failure("enter the working directory", order.working_directory);
-    fail(failure);
+    failure = errno_failure("enter the working directory", order.working_directory);
+    return;
   }
-  ::execvp(arguments[0], arguments.data());
+  ::execvp(arguments[0], arguments);
   const int error = errno;
-  Failure failure = failure_with(error, "execute", order.arguments[0]);
+  failure = failure_with(error, "execute", order.arguments[0]);
   failure.not_found = error == ENOENT || error == ENOTDIR;
   struct stat status {};
   if (error == ENOENT && ::stat(arguments[0], &status) == 0)
     failure.text += "; the file is there, so its interpreter or loader is not in the image";
-  fail(failure);
-  ::_exit(126);
 }
 
-// Waits for what the function's side reports; an empty answer means that exec has worked.
-Failure wait_for_exec(int report) {
-  std::string bytes(65536, '\0');
-  ssize_t size = 0;
-  do {
-    size = ::read(report, bytes.data(), bytes.size());
-  } while (size < 0 && errno == EINTR);
-  ::close(report);
-  if (size <= 0) return {};
-  bytes.resize(static_cast<std::size_t>(size));
-  wire::Reader in(bytes);
-  in.kind();
-  Failure failure;
-  failure.not_found = in.u8() != 0;
-  failure.text = in.text();
-  return failure;
+// Starts the function; > 0 = its process. No page table is copied: the init waits until the function is executed.
+__attribute__((noinline)) pid_t start_function(const wire::Order& order, char** arguments, Failure& failure) {
+  const pid_t function = ::vfork();
+  if (function == 0) {
+    become_function(order, arguments, failure);
+    ::_exit(126);
+  }
+  return function;
 }
 
 // Init of a sandbox whose function is a process of its own: reaps, forwards TERM, ends with the function.
@@ -185,8 +182,6 @@ Failure wait_for_exec(int report) {
 }
 
 [[noreturn]] void run_function(const ParkingPlace& place, const wire::Order& order, unsigned long long received_us) {
-  int report[2];
-  if (::pipe2(report, O_CLOEXEC) != 0) give_up(errno_failure("make", "a pipe"));
   sigset_t handled;
   sigemptyset(&handled);
   sigaddset(&handled, SIGCHLD);
@@ -195,16 +190,19 @@ Failure wait_for_exec(int report) {
   const int signals = ::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0) give_up(errno_failure("make", "a signalfd"));
   const auto rooted_us = now_us();
-  const pid_t function = ::fork();
-  if (function < 0) give_up(errno_failure("fork", "the function"));
-  if (function == 0) become_function(place, order, report[1]);
-  ::close(report[1]);
-  // The init keeps no more rights than the function: it is what the function can reach first.
-  const Failure own = confine(place.isolation, order, kFunctionFilesMax);
+  std::vector<char*> arguments;
+  for (const auto& argument : order.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  ::clearenv();
+  for (const auto& variable : order.environment) ::putenv(const_cast<char*>(variable.c_str()));
+  // The init keeps no more rights than the function: it is what the function can reach first. And a filter that is
+  // inherited has to be prepared once only.
+  if (Failure failure = confine(place.isolation, order, kFunctionFilesMax)) give_up(failure);
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  const Failure failure = wait_for_exec(report[0]);
+  Failure failure;
+  const pid_t function = start_function(order, arguments.data(), failure);
+  if (function < 0) give_up(errno_failure("fork", "the function"));
   if (failure) give_up(failure);
-  if (own) give_up(own);
   // Only the function writes to its output from here on, so that its end is the end of the pipes.
   ::close(1);
   ::close(2);
@@ -231,14 +229,21 @@ void live_parked(const ParkingPlace& place) {
   const sched_param ordinary{};
   ::sched_setscheduler(0, SCHED_OTHER, &ordinary);
   if (::getpriority(PRIO_PROCESS, 0) < 0) ::setpriority(PRIO_PROCESS, 0, 0);
+  const int priority = ::getpriority(PRIO_PROCESS, 0);
+  const bool stands_back = place.may_raise_priority && !place.is_urgent;
+  if (stands_back) ::setpriority(PRIO_PROCESS, 0, priority + kStandBack);
   Failure failure;
   // In this order: the cgroups' descriptors are closed by arrange_descriptors.
   if (place.isolation == wire::Isolation::user) failure = map_user(place);
+  if (!failure && place.networking == wire::Networking::kept && ::setns(place.netns, CLONE_NEWNET) != 0)
+    failure = errno_failure("enter", "the network namespace of an earlier cell");
   if (!failure) failure = join_cgroups(place);
   if (Failure arranged = arrange_descriptors(place); arranged && !failure) failure = arranged;
-  if (!failure) failure = prepare_root(place.isolation);
+  if (!failure) failure = prepare_root(place.isolation, place.tmp_bytes);
+  if (!failure && place.networking == wire::Networking::fresh) prepare_network_settings();
+  if (!failure) failure = mask_proc(place.isolation);
   if (failure) give_up(failure);
-  if (place.has_network) {
+  if (place.networking != wire::Networking::none) {
     const std::string bytes = next_message();
     wire::Reader in(bytes);
     if (in.kind() != wire::Kind::network) ::_exit(0);
@@ -247,15 +252,18 @@ void live_parked(const ParkingPlace& place) {
   }
   wire::send_message(kControl, wire::Writer(wire::Kind::parked).bytes());
 
-  const std::string bytes = next_message();
+  std::vector<int> trees;
+  const std::string bytes = next_message(&trees);
   const auto received_us = now_us();
+  if (stands_back) ::setpriority(PRIO_PROCESS, 0, priority);
   wire::Reader in(bytes);
   if (in.kind() != wire::Kind::order) ::_exit(0);
   const wire::Order order = wire::Order::read(in);
   if (!in.ok()) give_up(failure_with(EBADMSG, "read", "the order"));
   if (::sethostname(order.hostname.c_str(), order.hostname.size()) != 0)
     give_up(errno_failure("set the host name", order.hostname));
-  failure = enter_root(order);
+  failure = enter_root(place.isolation, order, trees);
+  for (const int tree : trees) ::close(tree);
   if (failure) give_up(failure);
   if (order.builtin.empty()) run_function(place, order, received_us);
   const auto rooted_us = now_us();

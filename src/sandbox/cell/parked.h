@@ -13,7 +13,11 @@ namespace dirigent::sandbox::cell {
 
 struct ParkingPlace {
   wire::Isolation isolation = wire::Isolation::full;
-  bool has_network = false;
+  wire::Networking networking = wire::Networking::none;
+  int netns = -1;            // a kept one
+  bool is_urgent = false;    // somebody waits for it
+  std::uint64_t tmp_bytes = 0;
+  bool may_raise_priority = false;  // so that a cell that nobody waits for yet can stand back
   int control = -1;
   int output = -1;
   int errors = -1;

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,7 +19,9 @@
 #include <string>
 #include <vector>
 
+#include "sandbox/cell/confine.h"
 #include "sandbox/cell/parked.h"
+#include "sandbox/cell/root.h"
 #include "sandbox/cell/steps.h"
 #include "sandbox/cell/wire.h"
 #include "sandbox/netlink.h"
@@ -39,8 +42,12 @@ struct Spawner {
   std::vector<int> kept;  // locks, held until everything is removed: of the node's name, then of its address range
   wire::Configure configuration;
   int signals = -1;
+  int host_mounts = -1;    // the host's mount namespace, for the last clean-up
+  bool may_raise_priority = false;
+  Failure template_failure;  // of what cells are made from: none can be made
 
   void send(const wire::Writer& out) { wire::send_message(wire::kSpawnerSocket, out.bytes()); }
+  void configure(wire::Reader& in, const std::vector<int>& fds);
   void park(wire::Reader& in, const std::vector<int>& fds);
   void kill_child(std::uint32_t serial);
   void reap(bool report);
@@ -49,23 +56,46 @@ struct Spawner {
   void remove_tables();
 };
 
+// Cells are clones of this process: what they all have is made here, once.
+void Spawner::configure(wire::Reader& in, const std::vector<int>& fds) {
+  configuration = wire::Configure::read(in);
+  kept.insert(kept.end(), fds.begin(), fds.end());
+  if (configuration.isolation != wire::Isolation::full) return;
+  const int priority = ::getpriority(PRIO_PROCESS, 0);
+  may_raise_priority = ::setpriority(PRIO_PROCESS, 0, priority + 1) == 0 && ::setpriority(PRIO_PROCESS, 0, priority) == 0;
+  host_mounts = ::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+  template_failure = host_mounts < 0 ? errno_failure("open", "/proc/self/ns/mnt") : enter_template();
+  // Nothing is executed with the spawner's rights.
+  if (!template_failure) template_failure = drop_capabilities();
+}
+
 void Spawner::park(wire::Reader& in, const std::vector<int>& fds) {
   const std::uint32_t serial = in.u32();
   ParkingPlace place;
   place.isolation = static_cast<wire::Isolation>(in.u8());
-  place.has_network = in.u8() != 0;
-  if (!in.ok() || fds.size() < 3) {
+  place.networking = static_cast<wire::Networking>(in.u8());
+  place.is_urgent = in.u8() != 0;
+  const bool is_kept = place.networking == wire::Networking::kept;
+  if (!in.ok() || fds.size() < (is_kept ? 4u : 3u)) {
     send(wire::Writer(wire::Kind::not_forked).u32(serial).text("the spawner got a malformed order"));
     return;
   }
+  if (template_failure) {
+    send(wire::Writer(wire::Kind::not_forked).u32(serial).text(template_failure.text));
+    return;
+  }
+  place.tmp_bytes = configuration.tmp_bytes;
+  place.may_raise_priority = may_raise_priority;
   place.control = fds[0];
   place.output = fds[1];
   place.errors = fds[2];
-  place.cgroups.assign(fds.begin() + 3, fds.end());
+  if (is_kept) place.netns = fds[3];
+  place.cgroups.assign(fds.begin() + (is_kept ? 4 : 3), fds.end());
   place.outer_uid = ::geteuid();
   place.outer_gid = ::getegid();
   unsigned long flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
-  flags |= place.isolation == wire::Isolation::full ? CLONE_NEWNET : CLONE_NEWUSER;
+  if (place.isolation == wire::Isolation::user) flags |= CLONE_NEWUSER;
+  if (place.networking == wire::Networking::fresh) flags |= CLONE_NEWNET;
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, 0, 0, 0, 0));
   if (pid == 0) live_parked(place);
   if (pid < 0) {
@@ -122,6 +152,7 @@ void Spawner::take_down() {
       break;
     }
   }
+  if (host_mounts >= 0) ::setns(host_mounts, CLONE_NEWNS);
   for (const auto& directory : configuration.cgroup_dirs) {
     // A cgroup is busy for a moment after its last process was reaped.
     for (int attempt = 0; attempt < 200 && !remove_tree(directory); ++attempt) ::usleep(10'000);
@@ -193,8 +224,7 @@ int run_spawner() {
     wire::Reader in(bytes);
     switch (in.kind()) {
       case wire::Kind::configure:
-        spawner.configuration = wire::Configure::read(in);
-        spawner.kept.insert(spawner.kept.end(), fds.begin(), fds.end());
+        spawner.configure(in, fds);
         fds.clear();
         break;
       case wire::Kind::park:

@@ -27,7 +27,9 @@ inline constexpr int kRangePrefix = 20;
 enum class Kind : std::uint8_t {
   // worker -> spawner
   configure,  // Configure; fds: whatever must stay open as long as the spawner lives (range and node locks)
-  park,  // u32 serial, u8 isolation, u8 has_network; fds: control socket, stdout, stderr, cgroup.procs of each cgroup
+  // u32 serial, u8 isolation, u8 Networking, u8 urgent; fds: control socket, stdout, stderr, the network namespace if it
+  // is a kept one, cgroup.procs of each cgroup
+  park,
   kill,  // u32 serial
   // spawner -> worker
   forked,      // u32 serial, u32 pid
@@ -47,6 +49,13 @@ enum class Kind : std::uint8_t {
 enum class Isolation : std::uint8_t {
   full,  // root: mount, pid, ipc, uts, net, cgroup namespaces and an unprivileged uid
   user,  // no root: a user namespace and mount, pid, ipc, uts; the host's network
+};
+
+// Where a cell's network comes from.
+enum class Networking : std::uint8_t {
+  none,   // the host's
+  fresh,  // a new namespace, whose link the worker makes
+  kept,   // a namespace with a link that an earlier cell has left
 };
 
 class Writer {
@@ -113,14 +122,21 @@ struct Configure {
   std::uint32_t gateway = 0;             // an address on lo to delete, in network order; 0 = none
   std::string nft_table;                 // of family inet; "" = none
   std::string nft_publish_table;         // of family ip; "" = none
+  Isolation isolation = Isolation::full; // of its cells
+  std::uint64_t tmp_bytes = 0;           // size of each cell's /tmp
 
-  void write(Writer& out) const { out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table); }
+  void write(Writer& out) const {
+    out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table);
+    out.u8(static_cast<std::uint8_t>(isolation)).u64(tmp_bytes);
+  }
   static Configure read(Reader& in) {
     Configure c;
     c.cgroup_dirs = in.texts();
     c.gateway = in.u32();
     c.nft_table = in.text();
     c.nft_publish_table = in.text();
+    c.isolation = static_cast<Isolation>(in.u8());
+    c.tmp_bytes = in.u64();
     return c;
   }
 };
@@ -129,13 +145,17 @@ struct Network {
   std::uint32_t address = 0;  // of the cell, in network order
   std::uint32_t gateway = 0;  // the host's, in network order
   std::string gateway_mac;    // 6 bytes
+  std::string own_mac;        // of the cell's end of the link
+  std::uint32_t previous = 0; // another cell had this network and address before; 0: it is new and nothing is set up
 
-  void write(Writer& out) const { out.u32(address).u32(gateway).text(gateway_mac); }
+  void write(Writer& out) const { out.u32(address).u32(gateway).text(gateway_mac).text(own_mac).u32(previous); }
   static Network read(Reader& in) {
     Network n;
     n.address = in.u32();
     n.gateway = in.u32();
     n.gateway_mac = in.text();
+    n.own_mac = in.text();
+    n.previous = in.u32();
     return n;
   }
 };
@@ -143,12 +163,15 @@ struct Network {
 enum class RootKind : std::uint8_t {
   empty,    // nothing but /dev, /proc and /tmp
   host,     // a read-only view of the host's programs and libraries, and of `directory`
-  overlay,  // `directory` below a private, bounded upper layer
+  overlay,  // what `directory` names below a private, bounded upper layer
 };
 
 struct Order {
   RootKind root = RootKind::empty;
-  std::string directory;               // see RootKind
+  std::string directory;               // see RootKind; of overlay one a line, the topmost first
+  // At full strength a cell does not have the host's files. What it needs of them comes with the order, as descriptors of
+  // detached mounts: the tree of "/" if this is set, else each directory of an overlay.
+  std::uint8_t has_host_tree = 0;
   std::uint64_t tmp_bytes = 0;         // size of /tmp, and of the upper layer
   std::string builtin;                 // "hello"; "" = execute arguments[0]
   std::vector<std::string> arguments;
@@ -164,6 +187,7 @@ struct Order {
   void write(Writer& out) const {
     out.u8(static_cast<std::uint8_t>(root))
         .text(directory)
+        .u8(has_host_tree)
         .u64(tmp_bytes)
         .text(builtin)
         .texts(arguments)
@@ -174,6 +198,7 @@ struct Order {
     Order o;
     o.root = static_cast<RootKind>(in.u8());
     o.directory = in.text();
+    o.has_host_tree = in.u8();
     o.tmp_bytes = in.u64();
     o.builtin = in.text();
     o.arguments = in.texts();

@@ -12,6 +12,7 @@
 #include "sandbox/cell/wire.h"
 #include "sandbox/helpers.h"
 #include "sandbox/log_ring.h"
+#include "sandbox/process/lodging.h"
 
 namespace dirigent::sandbox {
 
@@ -28,12 +29,10 @@ struct Cell {
         forked(loop), changed(std::make_shared<Signal>(loop)), gone(loop) {}
 
   std::uint32_t serial = 0;
-  std::string name;              // of its cgroups
+  LodgingPtr lodging = std::make_shared<Lodging>();  // its network, cgroups and number
   CellState state = CellState::parking;
   std::uint32_t pid = 0;         // of its first process; 0 = not forked yet
   bool is_forked = false;        // the spawner has to report its exit
-  std::uint32_t number = 0;      // of its address and its user id, within the worker's range
-  std::string address;           // "198.18.0.2"
   Descriptor control;
   Descriptor output[2];          // stdout, stderr
   Signal forked;

@@ -196,16 +196,19 @@ Status Cgroups::set_limits(const std::string& cell, const CgroupLimits& limits) 
       static_cast<void>(write_value(base + "memory.swap.max", "0"));  // absent without swap accounting
       static_cast<void>(write_value(base + "memory.oom.group", "1"));
     } else if (tree.has_memory) {
+      // Memory with swap may never be limited below memory alone: the one to be raised goes first. Absent without swap
+      // accounting.
+      static_cast<void>(write_value(base + "memory.memsw.limit_in_bytes", std::to_string(limits.memory.value)));
       set("memory.limit_in_bytes", std::to_string(limits.memory.value));
       static_cast<void>(write_value(base + "memory.memsw.limit_in_bytes", std::to_string(limits.memory.value)));
     }
     if (tree.has_cpu && tree.is_v2) {
       // The kernel's own mapping of shares 2..262144 to weights 1..10000.
       set("cpu.weight", std::to_string(1 + ((shares - 2) * 9999) / 262'142));
-      if (limits.cpu_limit.value > 0) set("cpu.max", fmt::format("{} {}", quota_us, kPeriodUs));
+      set("cpu.max", limits.cpu_limit.value > 0 ? fmt::format("{} {}", quota_us, kPeriodUs) : fmt::format("max {}", kPeriodUs));
     } else if (tree.has_cpu) {
       set("cpu.shares", std::to_string(shares));
-      if (limits.cpu_limit.value > 0) set("cpu.cfs_quota_us", std::to_string(quota_us));
+      set("cpu.cfs_quota_us", limits.cpu_limit.value > 0 ? std::to_string(quota_us) : "-1");
     }
     // The cell's own init is one of them.
     if (tree.has_pids) set("pids.max", std::to_string(limits.pids + 1));
@@ -221,6 +224,19 @@ std::uint64_t Cgroups::memory_kills(const std::string& cell) const {
                         "oom_kill");
   }
   return 0;
+}
+
+bool Cgroups::is_like_new(const std::string& cell, std::uint64_t memory_max) const {
+  bool is_first = true;
+  for (const auto& tree : trees_) {
+    const std::string base = tree.directory + "/" + cell + "/";
+    // Cells are in every tree or in none.
+    if (std::exchange(is_first, false) && !read_text(base + "cgroup.procs").empty()) return false;
+    if (!tree.has_memory) continue;
+    const auto usage = parse_integer(trim(read_text(base + (tree.is_v2 ? "memory.current" : "memory.usage_in_bytes"))));
+    if (!usage || static_cast<std::uint64_t>(*usage) > memory_max) return false;
+  }
+  return memory_kills(cell) == 0;
 }
 
 void Cgroups::remove(const std::string& cell) const {

@@ -18,6 +18,8 @@ struct CgroupLimits {
   Millicpu cpu;
   Millicpu cpu_limit;  // 0 = shares only
   std::uint32_t pids = 0;
+
+  friend bool operator==(const CgroupLimits&, const CgroupLimits&) = default;
 };
 
 class Cgroups {
@@ -29,9 +31,13 @@ class Cgroups {
   // Makes the directories of one cell and opens in each the file by which a single-threaded process joins by writing 0
   // (the descriptors are the caller's).
   Result<std::vector<int>> make(const std::string& cell) const;
+  // Whatever was set before is replaced.
   Status set_limits(const std::string& cell, const CgroupLimits& limits) const;
   // How many processes of the cell the kernel has ended for want of memory.
   [[nodiscard]] std::uint64_t memory_kills(const std::string& cell) const;
+  // Whether nothing of a cell that has ended is left in its cgroups that the next one would feel: no process, no more
+  // than `memory_max` bytes charged, and none was ended for want of memory.
+  [[nodiscard]] bool is_like_new(const std::string& cell, std::uint64_t memory_max) const;
   // Retries while the kernel still counts an ended process. Blocks for at most two seconds.
   void remove(const std::string& cell) const;
 

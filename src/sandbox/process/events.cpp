@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::size_t kLastOutputBytesMax = 4096;
 constexpr std::size_t kKeptLogsMax = 256;
+constexpr Duration kFirstSettlePause = 4ms;  // then four times as long each time ...
+constexpr Duration kLastSettlePause = 4s;    // ... to this
 
 }  // namespace
 
@@ -167,6 +169,8 @@ void ProcessRuntime::ended(const CellPtr& cell, std::optional<int> wait_status) 
   cell->forked.set();
   cell->changed->set();
   if (cell->launched) tell_end(cell);
+  // Without a status nobody knows that it has ended with all its processes.
+  if (!wait_status) cell->lodging->is_whole = false;
   clean_up(cell);
 }
 
@@ -185,7 +189,7 @@ SandboxEnd ProcessRuntime::describe_end(const CellPtr& cell, std::optional<int> 
   const std::string how = end.signal != 0 ? fmt::format("was ended by signal {} ({})", end.signal,
                                                         ::sigabbrev_np(end.signal) ? ::sigabbrev_np(end.signal) : "?")
                                           : fmt::format("exited with {}", end.exit_code);
-  if (cell->state != CellState::parking && cgroups_.memory_kills(cell->name) > 0) {
+  if (cell->state != CellState::parking && cgroups_.memory_kills(cell->lodging->cgroup) > 0) {
     end.cause = EndCause::out_of_memory;
     end.detail = fmt::format("the function {}: it needed more memory than its limit", how);
   } else if (cell->stop_requested) {
@@ -205,26 +209,72 @@ void ProcessRuntime::tell_end(const CellPtr& cell) {
   if (on_end_) on_end_(cell->id, *cell->end);
 }
 
-// The last of a cell: its cgroups and published port, on a helper thread; then its number is free again. Its link goes
-// with its network namespace, which the kernel takes down by itself.
+// The last of a cell, on a helper thread: its published port, and a look at what it leaves behind. Its lodging is used
+// again or taken down.
 void ProcessRuntime::clean_up(const CellPtr& cell) {
-  auto work = [this, cell] {
+  auto work = [this, cell, is_closing = closing_] {
     if (cell->published_port != 0 && firewall_) firewall_->unpublish(cell->published_port);
-    cgroups_.remove(cell->name);
-    loop_.post([this, cell] {
-      numbers_.push_back(cell->number);
+    const auto state = is_closing ? Lodgings::State::spoiled : lodgings_.inspect(*cell->lodging);
+    if (state == Lodgings::State::spoiled) lodgings_.demolish(*cell->lodging);
+    loop_.post([this, cell, state] {
       if (cell->published_port != 0) published_ports_.push_back(cell->published_port);
       by_serial_.erase(cell->serial);
       if (const auto found = by_id_.find(cell->id); found != by_id_.end() && found->second == cell) {
         keep_logs(cell);
         by_id_.erase(found);
       }
+      vacated(cell->lodging, state);
       cell->gone.set();
       if (by_serial_.empty() && empty_) empty_->set();
       if (!closing_) refill();
     });
   };
   helpers_->submit(std::move(work));
+}
+
+void ProcessRuntime::vacated(const LodgingPtr& lodging, Lodgings::State state) {
+  if (state == Lodgings::State::spoiled) {
+    numbers_.push_back(lodging->number);
+  } else if (state == Lodgings::State::clean || closing_) {
+    vacant_.push_back(lodging);
+  } else {
+    group_.spawn(settle(lodging));
+  }
+}
+
+// Waits until the kernel has closed the sockets of a cell that has ended: their other ends close within a few
+// milliseconds when they see the end. What takes longer than the last look is not worth waiting for.
+io::Task<void> ProcessRuntime::settle(LodgingPtr lodging) {
+  auto state = Lodgings::State::busy;
+  for (Duration pause = kFirstSettlePause; state == Lodgings::State::busy && pause <= kLastSettlePause; pause *= 4) {
+    Status slept = co_await io::sleep_for(loop_, pause);
+    auto look = [this, lodging]() -> Result<Lodgings::State> { return lodgings_.inspect(*lodging); };
+    if (slept) {
+      auto seen = co_await helpers_->run(std::move(look));
+      if (seen) state = *seen;
+      slept = seen ? Status{} : failure(seen.error());
+    }
+    if (!slept) {
+      vacant_.push_back(lodging);  // the runtime is closing, which takes them all down
+      co_return Status{};
+    }
+  }
+  if (state == Lodgings::State::clean) {
+    vacant_.push_back(std::move(lodging));
+    refill();
+    co_return Status{};
+  }
+  co_return co_await demolish(std::move(lodging));
+}
+
+io::Task<void> ProcessRuntime::demolish(LodgingPtr lodging) {
+  auto work = [this, lodging]() -> Status {
+    lodgings_.demolish(*lodging);
+    return {};
+  };
+  static_cast<void>(co_await helpers_->run(std::move(work)));
+  numbers_.push_back(lodging->number);
+  co_return Status{};
 }
 
 void ProcessRuntime::keep_logs(const CellPtr& cell) {

@@ -108,7 +108,7 @@ Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, s
   requests.push_back(netlink::add_neighbour(index, address_of(number), inner));
   if (const int error = socket_.run(requests))
     return errno_failure(error, fmt::format("cannot route {} to {}", to_dotted(address_of(number)), name));
-  return wire::Network{address_of(number), gateway(), outer};
+  return wire::Network{address_of(number), gateway(), outer, inner};
 }
 
 void Network::remove_gateway() {

@@ -19,6 +19,10 @@ namespace {
 // Cells being parked at a time: more only wait for the same locks of the kernel.
 constexpr std::size_t kParkingMax = 8;
 constexpr Duration kPauseAfterFailure = 500ms;
+// Lodgings kept although nobody lives in them, besides two for each parked cell; and how many of more are taken down in
+// a second: the kernel holds up everybody who makes a link meanwhile.
+constexpr std::size_t kVacantMin = 16;
+constexpr std::size_t kDemolishedMax = 32;
 
 struct Ends {
   int worker[3] = {-1, -1, -1};  // control, stdout, stderr
@@ -59,26 +63,33 @@ void ProcessRuntime::refill() {
   if (closing_) return;
   const bool may_stock = io::Loop::now() >= refill_after_;
   const std::size_t wanted = waiters_.size() + (may_stock ? parked_wanted() : 0);
-  while (parking_ < kParkingMax && parked_.size() + parking_ < wanted && !numbers_.empty()) {
+  while (parking_ < kParkingMax && parked_.size() + parking_ < wanted && can_park()) {
+    const bool is_urgent = parking_ < waiters_.size();
     ++parking_;
-    group_.spawn(park_one());
+    group_.spawn(park_one(is_urgent));
   }
 }
 
-io::Task<void> ProcessRuntime::park_one() {
+bool ProcessRuntime::can_park() const { return !numbers_.empty() || !vacant_.empty(); }
+
+io::Task<void> ProcessRuntime::park_one(bool is_urgent) {
   auto cell = std::make_shared<Cell>(loop_);
   cell->serial = next_serial_++;
-  cell->name = fmt::format("cell-{:x}", cell->serial);
-  if (numbers_.empty()) {
+  if (!vacant_.empty()) {
+    cell->lodging = vacant_.front();
+    vacant_.pop_front();
+  } else if (!numbers_.empty()) {
+    cell->lodging->number = numbers_.front();
+    numbers_.pop_front();
+    cell->lodging->cgroup = fmt::format("cell-{:x}", cell->serial);
+  } else {
     --parking_;
     co_return Status{};
   }
-  cell->number = numbers_.front();
-  numbers_.pop_front();
   by_serial_[cell->serial] = cell;
   Status status;
   try {
-    status = co_await park(cell);
+    status = co_await park(cell, is_urgent);
   } catch (const std::system_error&) {
     status = failure(ErrorCode::cancelled, "cancelled");
   }
@@ -87,28 +98,53 @@ io::Task<void> ProcessRuntime::park_one() {
   co_return Status{};
 }
 
-io::Task<void> ProcessRuntime::park(CellPtr cell) {
+// Builds a new lodging, or gives a vacant one the next free address.
+io::Task<void> ProcessRuntime::find_lodging(CellPtr cell) {
+  const LodgingPtr lodging = cell->lodging;
+  if (lodging->netns < 0) {
+    auto build = [this, lodging] { return lodgings_.build(*lodging); };
+    co_return co_await helpers_->run(std::move(build));
+  }
+  std::uint32_t number = lodging->number;
+  if (!numbers_.empty()) {
+    number = numbers_.front();
+    numbers_.pop_front();
+  }
+  lodging->is_whole = false;
+  auto readdress = [this, lodging, number] { return lodgings_.readdress(*lodging, number); };
+  Status done = co_await helpers_->run(std::move(readdress));
+  if (lodging->left_number != 0) numbers_.push_back(std::exchange(lodging->left_number, 0));
+  if (!done && lodging->number != number) numbers_.push_back(number);
+  co_return done;
+}
+
+io::Task<void> ProcessRuntime::park(CellPtr cell, bool is_urgent) {
   const Instant deadline = io::Loop::now() + options_.start_timeout;
-  auto make_cgroups = [this, name = cell->name] { return cgroups_.make(name); };
-  auto cgroup_fds = co_await helpers_->run(std::move(make_cgroups));
-  if (!cgroup_fds) co_return failure(cgroup_fds.error());
+  Status lodged = co_await find_lodging(cell);
+  if (!lodged) co_return lodged;
+  const auto networking = !network_                  ? wire::Networking::none
+                          : cell->lodging->netns < 0 ? wire::Networking::fresh
+                                                     : wire::Networking::kept;
   auto ends = make_ends();
   std::vector<int> fds;
   if (ends) fds.assign(ends->cell, ends->cell + 3);
-  fds.insert(fds.end(), cgroup_fds->begin(), cgroup_fds->end());
+  if (networking == wire::Networking::kept) fds.push_back(cell->lodging->netns);
+  fds.insert(fds.end(), cell->lodging->cgroup_fds.begin(), cell->lodging->cgroup_fds.end());
   Status sent;
   if (ends) {
     wire::Writer message(wire::Kind::park);
     message.u32(cell->serial)
         .u8(static_cast<std::uint8_t>(full_ ? wire::Isolation::full : wire::Isolation::user))
-        .u8(network_ ? 1 : 0);
+        .u8(static_cast<std::uint8_t>(networking))
+        .u8(is_urgent ? 1 : 0);
     sent = closing_ ? Status(failure(ErrorCode::cancelled, "closing")) : spawner_.send(message, fds);
     cell->control.assign(ends->worker[0]);
     cell->output[0].assign(ends->worker[1]);
     cell->output[1].assign(ends->worker[2]);
     cell->is_forked = sent.has_value();
+    for (const int fd : ends->cell) ::close(fd);
   }
-  for (const int fd : fds) ::close(fd);
+  cell->lodging->close_cgroups();
   if (!ends) co_return failure(ends.error());
   if (!sent) co_return sent;
   read_control(cell);
@@ -118,16 +154,18 @@ io::Task<void> ProcessRuntime::park(CellPtr cell) {
   if (!forked) co_return failure(forked.error().within("the spawner did not answer"));
   if (cell->has_failed) co_return failure(cell->error);
   if (network_) {
-    auto attach = [this, cell] { return network_->attach(cell->serial, cell->pid, cell->number); };
-    auto network = co_await helpers_->run(std::move(attach));
-    if (!network) {
-      // A cell that has given up takes its network with it, and knows better why.
-      const auto told = cell->changed;
-      static_cast<void>(co_await told->wait(io::Loop::now() + 200ms));
-      co_return failure(cell->has_failed ? cell->error : network.error());
+    if (networking == wire::Networking::fresh) {
+      auto connect = [this, cell] { return lodgings_.connect(*cell->lodging, cell->serial, cell->pid); };
+      Status connected = co_await helpers_->run(std::move(connect));
+      if (!connected) {
+        // A cell that has given up takes its network with it, and knows better why.
+        const auto told = cell->changed;
+        static_cast<void>(co_await told->wait(io::Loop::now() + 200ms));
+        co_return failure(cell->has_failed ? cell->error : connected.error());
+      }
     }
     wire::Writer message(wire::Kind::network);
-    network->write(message);
+    cell->lodging->network.write(message);
     const int error = wire::send_message(cell->control.native_handle(), message.bytes());
     if (error != 0 && !cell->has_failed) co_return errno_failure(error, "cannot talk to a cell");
   }
@@ -142,6 +180,7 @@ io::Task<void> ProcessRuntime::park(CellPtr cell) {
 void ProcessRuntime::parked_or_not(const CellPtr& cell, const Status& status) {
   if (status && cell->state != CellState::ended && !closing_) {
     cell->state = CellState::parked;
+    cell->lodging->is_whole = true;
     cell->changed = std::make_shared<Signal>(loop_);
     if (!waiters_.empty()) {
       const auto waiter = waiters_.front();
@@ -187,7 +226,7 @@ io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(std::string function
     parked_.pop_front();
     co_return cell;
   }
-  if (numbers_.empty())
+  if (!can_park())
     co_return failure(ErrorCode::exhausted, "all {} sandbox addresses of this worker are in use", kRangeSize - 4);
   const auto waiter = std::make_shared<Waiter>(loop_, std::move(function));
   line_up(waiter);
@@ -222,6 +261,11 @@ io::Task<void> ProcessRuntime::tend_pool() {
       const CellPtr cell = parked_.back();
       parked_.pop_back();
       kill(cell);
+    }
+    const std::size_t vacant_wanted = kVacantMin + 2 * parked_wanted();
+    for (std::size_t taken = 0; taken < kDemolishedMax && vacant_.size() > vacant_wanted; ++taken) {
+      group_.spawn(demolish(vacant_.front()));
+      vacant_.pop_front();
     }
     while (!kept_logs_.empty() && kept_logs_.front().until <= io::Loop::now()) kept_logs_.pop_front();
     refill();

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "sandbox/process/images.h"
 #include "sandbox/process/prober.h"
 #include "sandbox/process/runtime_impl.h"
+#include "sandbox/process/trees.h"
 
 namespace dirigent::sandbox {
 
@@ -55,6 +57,20 @@ Status forward_packets() {
                    "cannot switch on {}: published sandboxes would not be reachable (run as root, or set it yourself)",
                    kPath);
   return {};
+}
+
+// A sandbox takes four descriptors: its control socket, its output, its network namespace.
+Status allow_descriptors(std::uint32_t sandboxes) {
+  constexpr rlim_t kForTheRest = 512;
+  const rlim_t wanted = 4 * rlim_t{sandboxes} + kForTheRest;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return errno_failure(errno, "cannot read the limit of open files");
+  if (limit.rlim_cur >= wanted) return {};
+  limit.rlim_cur = std::min(limit.rlim_max, wanted);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return errno_failure(errno, "cannot raise the limit of open files");
+  if (limit.rlim_cur >= wanted) return {};
+  return failure(ErrorCode::exhausted, "the limit of {} open files is enough for some {} sandboxes, not for {}: raise it (ulimit -Hn)",
+                 limit.rlim_cur, limit.rlim_cur > kForTheRest ? (limit.rlim_cur - kForTheRest) / 4 : 0, sandboxes);
 }
 
 // A port that nothing listens on now. Between this and the function's own bind another process may take it; the launch
@@ -112,6 +128,7 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
   parts.network = std::move(*network);
   const auto tables = Firewall::names(parts.network->range(), !options.publish_host.empty());
   auto firewall = Firewall::open(tables, parts.network->link_prefix());
+  if (Status enough = allow_descriptors(options.sandboxes_max); !enough) parts.weaknesses.push_back(enough.error().message);
   if (firewall) {
     parts.firewall = std::move(*firewall);
   } else if (!options.publish_host.empty()) {
@@ -154,7 +171,9 @@ io::Task<void> ProcessRuntime::open() {
   for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) numbers_.push_back(number);
   for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port)
     published_ports_.push_back(static_cast<std::uint16_t>(port));
-  if (Status status = start_spawner(); !status) {
+  Status status = lodgings_.open(cgroups_, network_.get());
+  if (status) status = start_spawner();
+  if (!status) {
     if (firewall_) firewall_->close();
     if (network_) network_->remove_gateway();
     helpers_.reset();
@@ -171,6 +190,8 @@ Status ProcessRuntime::start_spawner() {
   if (!spawner) return failure(spawner.error());
   wire::Configure configuration;
   configuration.cgroup_dirs = cgroups_.node_directories();
+  configuration.isolation = full_ ? wire::Isolation::full : wire::Isolation::user;
+  configuration.tmp_bytes = static_cast<std::uint64_t>(options_.tmp_max.value);
   std::vector<int> locks{node_lock_.fd()};
   if (network_) {
     configuration.gateway = network_->gateway();
@@ -207,10 +228,19 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   if (!port) co_return failure(port.error());
   ImageSettings settings{options_.node.value, options_.image_cache, options_.tmp_max};
   Result<wire::Order> wire_order;
+  const auto trees = std::make_shared<std::vector<io::FileDescriptor>>();
   if (order.spec.image.starts_with("builtin:")) {
     wire_order = make_order(order, *port, settings);
   } else {
-    auto look = [order, port = *port, settings] { return make_order(order, port, settings); };
+    // Without root, cells have the host's files and look for themselves.
+    auto look = [order, port = *port, settings, trees, full = full_]() -> Result<wire::Order> {
+      auto made = make_order(order, port, settings);
+      if (!made || !full) return made;
+      auto opened = open_trees(*made);
+      if (!opened) return failure(opened.error());
+      *trees = std::move(*opened);
+      return made;
+    };
     wire_order = co_await helpers_->run(std::move(look));
   }
   if (!wire_order) co_return failure(wire_order.error());
@@ -228,11 +258,12 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   }
   if ((*cell)->state != CellState::parked || closing_)
     co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
-  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), phases);
+  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), *trees, phases);
 }
 
+// `trees` stay the caller's.
 io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, wire::Order wire_order,
-                                             StartPhases phases) {
+                                             std::vector<io::FileDescriptor>& trees, StartPhases phases) {
   const Instant began = io::Loop::now();
   cell->id = order.id;
   cell->function = order.function.value;
@@ -240,21 +271,30 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   by_id_[order.id] = cell;
   const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit,
                             order.spec.pids_max};
-  if (Status limited = cgroups_.set_limits(cell->name, limits); !limited) {
+  Lodging& lodging = *cell->lodging;
+  Status limited;
+  if (lodging.limits != limits) limited = cgroups_.set_limits(lodging.cgroup, limits);
+  if (!limited) {
+    lodging.limits.reset();
     kill(cell);
     co_return failure(limited.error().within("cannot limit the sandbox"));
   }
+  lodging.limits = limits;
   const std::uint32_t range = network_ ? network_->range() : 0;
-  wire_order.uid = full_ ? kFirstUid + range * kRangeSize + cell->number : 1000;
+  wire_order.uid = full_ ? kFirstUid + range * kRangeSize + lodging.number : 1000;
   wire_order.loopback_only = network_ ? 0 : 1;
-  const std::string host = network_ ? to_dotted(network_->address_of(cell->number)) : "127.0.0.1";
+  const std::string host = network_ ? to_dotted(network_->address_of(lodging.number)) : "127.0.0.1";
   cell->direct = fmt::format("{}:{}", host, wire_order.port);
   wire::Writer message(wire::Kind::order);
   wire_order.write(message);
   const auto changed = cell->changed;
-  if (const int error = wire::send_message(cell->control.native_handle(), message.bytes())) {
+  std::vector<int> fds;
+  for (const auto& tree : trees) fds.push_back(tree.get());
+  const int sent = wire::send_message(cell->control.native_handle(), message.bytes(), fds.data(), static_cast<int>(fds.size()));
+  trees.clear();
+  if (sent != 0) {
     kill(cell);
-    co_return errno_failure(error, "cannot give the order to a cell");
+    co_return errno_failure(sent, "cannot give the order to a cell");
   }
   refill();
   Status started;
@@ -297,7 +337,7 @@ io::Task<void> ProcessRuntime::publish(CellPtr cell, std::uint16_t port) {
                       options_.publish_port_last);
   const std::uint16_t outer = published_ports_.front();
   published_ports_.pop_front();
-  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->number))] {
+  auto add = [this, outer, port, host = to_dotted(network_->address_of(cell->lodging->number))] {
     return firewall_->publish(outer, host, port);
   };
   Status added = co_await helpers_->run(std::move(add));
@@ -367,6 +407,12 @@ io::Task<void> ProcessRuntime::close() {
     kill(cell);
   }
   if (!by_serial_.empty()) static_cast<void>(co_await empty_->wait(io::Loop::now() + kKillPatience));
+  auto demolish_all = [this]() -> Status {
+    for (const auto& lodging : vacant_) lodgings_.demolish(*lodging);
+    return {};
+  };
+  static_cast<void>(co_await helpers_->run(std::move(demolish_all)));
+  vacant_.clear();
   // The gateway goes first: the spawner takes one that is still there for a sign that the worker was killed.
   auto remove_gateway = [this]() -> Status {
     if (network_) network_->remove_gateway();

@@ -9,10 +9,12 @@
 #include <memory>
 #include <unordered_map>
 
+#include "dirigent/io/file_descriptor.h"
 #include "dirigent/sandbox/process_runtime.h"
 #include "sandbox/process/cell.h"
 #include "sandbox/process/cgroups.h"
 #include "sandbox/process/firewall.h"
+#include "sandbox/process/lodging.h"
 #include "sandbox/process/network.h"
 #include "sandbox/process/spawner.h"
 
@@ -55,14 +57,17 @@ class ProcessRuntime final : public Runtime {
   [[nodiscard]] static Result<Opened> open_parts(const ProcessRuntimeOptions& options, bool full);
   Status start_spawner();
   Result<std::uint16_t> choose_port(const StartSandbox& order) const;
-  io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, StartPhases phases);
+  io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, std::vector<io::FileDescriptor>& trees,
+                               StartPhases phases);
   io::Task<void> publish(CellPtr cell, std::uint16_t port);
 
   // parking.cpp
   void refill();
   [[nodiscard]] std::size_t parked_wanted() const;
-  io::Task<void> park_one();
-  io::Task<void> park(CellPtr cell);
+  io::Task<void> park_one(bool is_urgent);
+  io::Task<void> park(CellPtr cell, bool is_urgent);
+  io::Task<void> find_lodging(CellPtr cell);
+  [[nodiscard]] bool can_park() const;
   void parked_or_not(const CellPtr& cell, const Status& status);
   io::Task<CellPtr> take_cell(std::string function, Instant deadline);
   void line_up(const std::shared_ptr<Waiter>& waiter);
@@ -82,6 +87,9 @@ class ProcessRuntime final : public Runtime {
   SandboxEnd describe_end(const CellPtr& cell, std::optional<int> wait_status) const;
   void tell_end(const CellPtr& cell);
   void clean_up(const CellPtr& cell);
+  void vacated(const LodgingPtr& lodging, Lodgings::State state);
+  io::Task<void> settle(LodgingPtr lodging);
+  io::Task<void> demolish(LodgingPtr lodging);
   void keep_logs(const CellPtr& cell);
 
   io::Loop& loop_;
@@ -98,6 +106,7 @@ class ProcessRuntime final : public Runtime {
   Cgroups cgroups_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Firewall> firewall_;
+  Lodgings lodgings_;
   Spawner spawner_;
   Cell::Descriptor spawner_socket_;
 
@@ -107,6 +116,7 @@ class ProcessRuntime final : public Runtime {
   std::unordered_map<std::uint32_t, CellPtr> by_serial_;  // every cell that is not gone
   std::unordered_map<SandboxId, CellPtr> by_id_;          // those that are sandboxes
   std::deque<CellPtr> parked_;
+  std::deque<LodgingPtr> vacant_;                         // to be used again; the longest unused first
   std::deque<std::shared_ptr<Waiter>> waiters_;           // by rank, and of one rank in the order of arrival
   std::size_t parking_ = 0;
   std::size_t recent_launches_ = 0;                // in this second

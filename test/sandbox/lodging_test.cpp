@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+//
+// Lodgings: what is used again of a sandbox, and when.
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "dirigent/base/text.h"
+#include "harness.h"
+#include "sandbox/process/lodging.h"
+
+namespace dirigent::sandbox::test {
+
+namespace {
+
+std::unique_ptr<Runtime> make(Harness& harness, const std::string& node, std::uint32_t parked) {
+  auto options = process_options(node);
+  options.parked = parked;
+  options.parked_max = parked;
+  return make_process_runtime(harness.loop, options);
+}
+
+// The links of the worker whose range (of 4096 addresses of 198.18.0.0/15) an address is in.
+std::set<std::string> links_of_range(const std::string& address) {
+  const auto parts = split(std::string_view(address).substr(0, address.find(':')), '.');
+  const auto range = (parse_integer(parts.at(1)).value() - 18) * 16 + parse_integer(parts.at(2)).value() / 16;
+  const std::string prefix = fmt::format("dg{:02x}-", range);
+  std::set<std::string> found;
+  struct if_nameindex* all = ::if_nameindex();
+  for (auto* link = all; link != nullptr && link->if_index != 0; ++link) {
+    if (std::string_view(link->if_name).starts_with(prefix)) found.insert(link->if_name);
+  }
+  if (all != nullptr) ::if_freenameindex(all);
+  return found;
+}
+
+// As process_options() names it.
+std::string node_name() { return "lodging-" + std::to_string(::getpid()); }
+
+// The first process of each of the node's cells, as a cgroup of it shows.
+std::vector<std::string> processes() {
+  std::vector<std::string> pids;
+  for (const char* top : {"/sys/fs/cgroup/pids", "/sys/fs/cgroup"}) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(std::string(top) + "/dirigent/" + node_name(), error)) {
+      std::ifstream file(entry.path().string() + "/cgroup.procs");
+      if (std::string pid; entry.is_directory() && file >> pid) pids.push_back(pid);
+    }
+    if (!pids.empty()) break;
+  }
+  return pids;
+}
+
+}  // namespace
+
+TEST_CASE("lodging: sandboxes one after the other share a few links, and none gets an address that was just used") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make(harness, "lodging", 2));
+  std::set<std::string> addresses;
+  std::set<std::string> seen;
+  constexpr std::size_t kLaunches = 40;
+  for (std::size_t i = 0; i < kLaunches; ++i) {
+    const auto order = order_for("builtin:hello");
+    auto launched = open.launch(order);
+    REQUIRE(launched);
+    addresses.insert(launched->address.direct);
+    const std::string answer = get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    CHECK(answer.find("hello from tested-00001") != std::string::npos);
+    seen.merge(links_of_range(launched->address.direct));
+    REQUIRE(harness.run(open.runtime->remove(order.id, Duration::zero())));
+  }
+  CHECK(addresses.size() == kLaunches);
+  // Two are parked, one serves, one or two wait until the kernel has closed the connection of the GET.
+  CAPTURE(seen.size());
+  CHECK(seen.size() < kLaunches / 2);
+}
+
+TEST_CASE("lodging: a function that was ended for want of memory is not held against the next one") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make(harness, "lodging", 1));
+  auto hungry = order_for(probe_image(), {"eat"});
+  hungry.spec.resources.memory = 32_MiB;
+  const SandboxEnd first = open.launch_to_end(hungry);
+  if (first.cause != EndCause::out_of_memory) {
+    WARN("skipped: memory limits are not enforced here (" << first.detail << ")");
+    return;
+  }
+  for (int i = 0; i < 6; ++i) {
+    const SandboxEnd end = open.launch_to_end(order_for(probe_image(), {"exit", "3"}));
+    CHECK(end.cause == EndCause::exited);
+    CHECK(end.exit_code == 3);
+  }
+}
+
+TEST_CASE("lodging: limits are the next function's own, larger or smaller") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make(harness, "lodging", 1));
+  for (const Bytes memory : {64_MiB, 256_MiB, 32_MiB}) {
+    auto order = order_for("builtin:hello");
+    order.spec.resources.memory = memory;
+    REQUIRE(open.launch(order));
+    std::vector<std::int64_t> limits;
+    for (const char* file : {"/memory.limit_in_bytes", "/memory.max"}) {
+      for (const auto& top : {std::string("/sys/fs/cgroup/memory/dirigent/"), std::string("/sys/fs/cgroup/dirigent/")}) {
+        std::error_code error;
+        for (const auto& entry : std::filesystem::directory_iterator(top + node_name(), error)) {
+          std::ifstream value(entry.path().string() + file);
+          if (std::int64_t limit = 0; value >> limit) limits.push_back(limit);
+        }
+      }
+    }
+    if (limits.empty()) {
+      WARN("skipped: there is no memory controller here");
+      return;
+    }
+    CHECK(std::count(limits.begin(), limits.end(), memory.value) >= 1);
+    REQUIRE(harness.run(open.runtime->remove(order.id, Duration::zero())));
+  }
+}
+
+TEST_CASE("lodging: one in which a socket is open is busy, and clean once it is closed") {
+  NEEDS_ROOT();
+  const Cgroups cgroups = Cgroups::open("lodging-test");
+  auto network = Network::open("lodging-test");
+  REQUIRE(network);
+  {
+    Lodgings lodgings;
+    REQUIRE(lodgings.open(cgroups, network->get()));
+    Lodging lodging;
+    lodging.cgroup = "cell-1";
+    REQUIRE(lodgings.build(lodging));
+    lodging.is_whole = true;
+    int socket = -1;
+    std::thread([&] {
+      if (::unshare(CLONE_NEWNET) != 0) return;
+      socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      ::listen(socket, 1);
+      lodging.netns = ::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    }).join();
+    REQUIRE(lodging.netns >= 0);
+    CHECK(lodgings.inspect(lodging) == Lodgings::State::busy);
+    ::close(socket);
+    CHECK(lodgings.inspect(lodging) == Lodgings::State::clean);
+    lodging.is_whole = false;
+    CHECK(lodgings.inspect(lodging) == Lodgings::State::spoiled);
+    lodgings.demolish(lodging);
+  }
+  for (const auto& directory : cgroups.node_directories()) {
+    CHECK(::rmdir(directory.c_str()) == 0);
+    ::rmdir(std::filesystem::path(directory).parent_path().c_str());
+  }
+  (*network)->remove_gateway();
+}
+
+TEST_CASE("lodging: nothing of the host is mounted in a cell, before and after its order") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make(harness, "lodging", 2));
+  const auto order = order_for("builtin:hello");
+  REQUIRE(open.launch(order));
+  REQUIRE(harness.until([] { return processes().size() >= 3; }));
+  for (const auto& pid : processes()) {
+    std::ifstream mounts("/proc/" + pid + "/mountinfo");
+    std::size_t count = 0;
+    for (std::string line; std::getline(mounts, line); ++count) {
+      const auto words = split(line, ' ');
+      REQUIRE(words.size() > 5);
+      const std::string_view place = words[4];
+      const std::string_view type = split(std::string_view(line).substr(line.find(" - ") + 3), ' ')[0];
+      CAPTURE(line);
+      const bool is_its_own = place == "/" || place.starts_with("/dev") || place.starts_with("/proc") || place == "/tmp";
+      CHECK(is_its_own);
+      const bool is_of_memory = type == "tmpfs" || type == "devpts" || type == "proc";
+      CHECK(is_of_memory);
+    }
+    // A cell that is still being parked is looked at half-way; it has less, not more.
+    CHECK(count < 40);
+  }
+}
+
+}  // namespace dirigent::sandbox::test
