@@ -30,7 +30,7 @@
 #include "dirigent/sandbox/process_runtime.h"
 #include "sandbox/netlink.h"
 #include "sandbox/process/cgroups.h"
-#include "sandbox/process/network.h"
+#include "sandbox/network/network.h"
 
 extern "C" const char dirigent_cell_begin[];
 extern "C" const char dirigent_cell_end[];

@@ -4,7 +4,7 @@
 # The caller defines step TEXT and fail LINE... (which does not return).
 
 build_packages=(g++ meson ninja-build pkg-config git ca-certificates curl libasio-dev capnproto libcapnp-dev librocksdb-dev
-                libnftables-dev libnghttp2-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
+                libnftables-dev libnghttp2-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
 test_packages=(python3 iproute2 procps nftables libasan8 libubsan1
                nghttp2-client python3-grpcio python3-websockets)
 

@@ -158,6 +158,21 @@ static void breed(void) {
   printf("children %d\n", children);
 }
 
+static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
+
+static void list(const char* path) {
+  char* names[256];
+  int count = 0;
+  DIR* directory = opendir(path);
+  struct dirent* entry;
+  while (directory != NULL && count < 256 && (entry = readdir(directory)) != NULL) {
+    if (entry->d_name[0] != '.' || strncmp(entry->d_name, ".wh", 3) == 0) names[count++] = strdup(entry->d_name);
+  }
+  if (directory != NULL) closedir(directory);
+  qsort(names, (size_t)count, sizeof *names, by_name);
+  for (int i = 0; i < count; ++i) printf("%s/%s\n", path, names[i]);
+}
+
 static int serve(const char* body) {
   int listener = socket(AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(getenv("PORT")))};
@@ -187,6 +202,8 @@ int main(int count, char** arguments) {
     attempts();
   } else if (strcmp(what, "connect") == 0) {
     for (int i = 2; i + 1 < count; i += 2) try_connect(arguments[i], atoi(arguments[i + 1]));
+  } else if (strcmp(what, "list") == 0) {
+    for (int i = 2; i < count; ++i) list(arguments[i]);
   } else if (strcmp(what, "exit") == 0) {
     fprintf(stderr, "leaving with %s\n", arguments[2]);
     return atoi(arguments[2]);

@@ -153,7 +153,7 @@ TEST_CASE("process: a tar file is unpacked and run") {
   const std::string archive = directory.path + "/image.tar";
   REQUIRE(std::system(("tar -C " + root + " -cf " + archive + " .").c_str()) == 0);
   auto options = process_options("tar");
-  options.image_cache = directory.path + "/cache";
+  options.images.directory = directory.path + "/cache";
   OpenRuntime open(harness, make_process_runtime(harness.loop, options));
   const SandboxEnd end = open.launch_to_end(order_for("tar:" + archive, {"/app/probe", "exit", "5"}));
   CHECK(end.exit_code == 5);

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -159,33 +160,42 @@ Failure fill_from_host(const wire::Order& order) {
   return {};
 }
 
-// The order's directory below a bounded upper layer; /dev and /proc are moved into it.
+// The order's directories (the topmost first, one a line) below a bounded upper layer; /dev and /proc are moved into it.
 Failure stack_overlay(const wire::Order& order, std::string& root) {
-  const std::string lower = kBase + "/.lower";
   const std::string upper = kBase + "/.upper";
   root = kBase + "/.merged";
-  for (const auto& path : {lower, upper, root}) {
+  for (const auto& path : {upper, root}) {
     if (Failure failure = make_directories(path)) return failure;
   }
   struct stat status {};
-  if (::stat(order.directory.c_str(), &status) != 0) {
-    Failure failure = errno_failure("open root directory", order.directory);
-    failure.not_found = errno == ENOENT || errno == ENOTDIR;
-    return failure;
+  std::string lowers;
+  int number = 0;
+  for (std::size_t begin = 0; begin <= order.directory.size(); ++number) {
+    const std::size_t end = std::min(order.directory.find('\n', begin), order.directory.size());
+    const std::string directory = order.directory.substr(begin, end - begin);
+    begin = end + 1;
+    if (::stat(directory.c_str(), &status) != 0) {
+      Failure failure = errno_failure("open root directory", directory);
+      failure.not_found = errno == ENOENT || errno == ENOTDIR;
+      return failure;
+    }
+    if (!S_ISDIR(status.st_mode)) {
+      Failure failure = failure_with(ENOTDIR, "use as root", directory);
+      failure.not_found = true;
+      return failure;
+    }
+    // Bound to a short fixed name first: overlay's options know no way to write every path.
+    const std::string lower = kBase + "/.lower" + std::to_string(number);
+    if (Failure failure = make_directories(lower)) return failure;
+    if (Failure failure = bind_read_only(directory, lower)) return failure;
+    lowers += (lowers.empty() ? "" : ":") + lower;
   }
-  if (!S_ISDIR(status.st_mode)) {
-    Failure failure = failure_with(ENOTDIR, "use as root", order.directory);
-    failure.not_found = true;
-    return failure;
-  }
-  // Bound to a fixed name first: overlay's options know no way to write every path.
-  if (Failure failure = bind_read_only(order.directory, lower)) return failure;
   if (Failure failure =
           do_mount("upper", upper, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=" + std::to_string(order.tmp_bytes)))
     return failure;
   if (Failure failure = make_directories(upper + "/up")) return failure;
   if (Failure failure = make_directories(upper + "/work")) return failure;
-  const std::string options = "lowerdir=" + lower + ",upperdir=" + upper + "/up,workdir=" + upper + "/work";
+  const std::string options = "lowerdir=" + lowers + ",upperdir=" + upper + "/up,workdir=" + upper + "/work";
   if (do_mount("overlay", root, "overlay", MS_NOSUID | MS_NODEV, options + ",userxattr")) {
     if (Failure failure = do_mount("overlay", root, "overlay", MS_NOSUID | MS_NODEV, options)) return failure;
   }

@@ -143,12 +143,12 @@ struct Network {
 enum class RootKind : std::uint8_t {
   empty,    // nothing but /dev, /proc and /tmp
   host,     // a read-only view of the host's programs and libraries, and of `directory`
-  overlay,  // `directory` below a private, bounded upper layer
+  overlay,  // what `directory` names below a private, bounded upper layer
 };
 
 struct Order {
   RootKind root = RootKind::empty;
-  std::string directory;               // see RootKind
+  std::string directory;               // see RootKind; of overlay one a line, the topmost first
   std::uint64_t tmp_bytes = 0;         // size of /tmp, and of the upper layer
   std::string builtin;                 // "hello"; "" = execute arguments[0]
   std::vector<std::string> arguments;

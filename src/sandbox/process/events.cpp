@@ -213,6 +213,7 @@ void ProcessRuntime::clean_up(const CellPtr& cell) {
     cgroups_.remove(cell->name);
     loop_.post([this, cell] {
       numbers_.push_back(cell->number);
+      cell->image.reset();
       if (cell->published_port != 0) published_ports_.push_back(cell->published_port);
       by_serial_.erase(cell->serial);
       if (const auto found = by_id_.find(cell->id); found != by_id_.end() && found->second == cell) {

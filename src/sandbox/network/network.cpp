@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "sandbox/process/network.h"
+#include "sandbox/network/network.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
