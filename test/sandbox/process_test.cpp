@@ -115,7 +115,7 @@ TEST_CASE("process: a start that fails says what was tried, on what, and leaves 
       {"dir:" + make_rootfs(directory), {}, ErrorCode::invalid_argument, "command"},
       {"dir:" + directory.path + "/rootfs", {"/bin/sh"}, ErrorCode::not_found, "/bin/sh"},
       {"tar:" + not_tar, {"/bin/sh"}, ErrorCode::corrupt, "not.tar"},
-      {"registry/image:1", {}, ErrorCode::not_found, "registry/image:1"},
+      {"127.0.0.1:1/image:1", {}, ErrorCode::unavailable, "127.0.0.1:1/image:1"},
   };
   for (const auto& one : cases) {
     CAPTURE(one.image);
