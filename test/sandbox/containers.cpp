@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include "containerd_daemon.h"
+#include "dirigent/sandbox/containerd_runtime.h"
 #include "dirigent/sandbox/oci_runtime.h"
 #include "image_builder.h"
 #include "sandbox/oci/oci_engine.h"
@@ -38,6 +40,14 @@ std::unique_ptr<Runtime> make_container_runtime(const std::string& name, Harness
     if (change) change(options);
     return make_oci_runtime(harness.loop, options);
   }
+  if (name.starts_with("containerd with ")) {
+    ContainerdRuntimeOptions options;
+    static_cast<ContainerOptions&>(options) = container_options(node);
+    options.address = ContainerdDaemon::get().address();
+    options.program = find_in_path(name.substr(16));
+    if (change) change(options);
+    return make_containerd_runtime(harness.loop, options);
+  }
   return nullptr;
 }
 
@@ -52,6 +62,13 @@ bool can_run_containers(const std::string& name) {
     if (!find_in_path(needed).empty()) continue;
     WARN("skipped: " << name << " needs " << needed);
     return false;
+  }
+  if (name == "containerd with crun") {
+    static const bool allowed = ContainerdDaemon::get().allow_crun();
+    if (!allowed) {
+      WARN("skipped: crun takes no version 2 hierarchy with controllers next to those of version 1");
+      return false;
+    }
   }
   return true;
 }

@@ -42,7 +42,8 @@ bool can_run(const std::string& name) {
 }  // namespace
 
 TEST_CASE("runtime: a launched sandbox answers its probe and requests until it is removed") {
-  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc");
+  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc",
+                                    "containerd with runc", "containerd with crun");
   CAPTURE(name);
   if (!can_run(name)) return;
   Harness harness;
@@ -66,7 +67,8 @@ TEST_CASE("runtime: a launched sandbox answers its probe and requests until it i
 }
 
 TEST_CASE("runtime: removing is idempotent, also for sandboxes that never were") {
-  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc");
+  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc",
+                                    "containerd with runc", "containerd with crun");
   CAPTURE(name);
   if (!can_run(name)) return;
   Harness harness;
@@ -80,7 +82,8 @@ TEST_CASE("runtime: removing is idempotent, also for sandboxes that never were")
 }
 
 TEST_CASE("runtime: a second launch of the same sandbox is refused and leaves the first alone") {
-  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc");
+  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc",
+                                    "containerd with runc", "containerd with crun");
   CAPTURE(name);
   if (!can_run(name)) return;
   Harness harness;
@@ -94,7 +97,8 @@ TEST_CASE("runtime: a second launch of the same sandbox is refused and leaves th
 }
 
 TEST_CASE("runtime: close ends every sandbox and tells each end once") {
-  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc");
+  const std::string name = GENERATE("process", "process without root", "simulated", "oci with crun", "oci with runc",
+                                    "containerd with runc", "containerd with crun");
   CAPTURE(name);
   if (!can_run(name)) return;
   Harness harness;

@@ -93,9 +93,20 @@ Result<pid_t> launch_program(const Command& command) {
   return pid;
 }
 
-Result<int> run_program(const Command& command) {
+void reap_orphans(pid_t group) {
+  for (;;) {
+    siginfo_t info{};
+    if (::waitid(P_PGID, static_cast<id_t>(group), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
+    // The number may lead another group by now, whose leader somebody else waits for.
+    if (info.si_pid == group) return;
+    ::waitpid(info.si_pid, nullptr, WNOHANG);
+  }
+}
+
+Result<int> run_program(const Command& command, pid_t* group) {
   auto pid = launch_program(command);
   if (!pid) return failure(pid.error());
+  if (group != nullptr) *group = *pid;
   int status = 0;
   while (::waitpid(*pid, &status, 0) < 0) {
     if (errno != EINTR) return errno_failure(errno, fmt::format("cannot wait for {}", command.arguments[0]));

@@ -25,7 +25,12 @@ struct Command {
 // The child's id; whoever calls must wait for it. Blocks until the child has executed. Any thread.
 Result<pid_t> launch_program(const Command& command);
 
-// Launches and waits. The result is the exit code, or 128 + the signal.
-Result<int> run_program(const Command& command);
+// Launches and waits. The result is the exit code, or 128 + the signal. The program leads a session and process group of
+// its own; `group` is told its number.
+Result<int> run_program(const Command& command, pid_t* group = nullptr);
+
+// Waits for the ended members of a process group that have become children of this process (a "subreaper") when their
+// parent, the group's leader, ended before them.
+void reap_orphans(pid_t group);
 
 }  // namespace dirigent::sandbox

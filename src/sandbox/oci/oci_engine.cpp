@@ -193,7 +193,7 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
     for (const int fd : *fds) joined.emplace_back(fd);
     command.cgroups = *fds;
     CgroupLimits limits = order.spec.limits;
-    limits.pids = std::max(limits.pids, kProcessesMin) - 1;
+    limits.pids = std::max(limits.pids, kProcessesMin);
     if (Status limited = cgroups_->set_limits(order.name, limits); !limited)
       return failure(limited.error().within("cannot limit the sandbox"));
   }
@@ -206,8 +206,13 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
     file << config << std::flush;
     if (!file) return failure(ErrorCode::unavailable, "cannot write {}/config.json", directory);
   }
-  auto code = run_program(command);
+  pid_t group = 0;
+  auto code = run_program(command, &group);
   if (!code) return failure(code.error());
+  {
+    const std::lock_guard lock(mutex_);
+    groups_[order.name] = group;
+  }
   if (*code != 0) return failure(explain(*code, directory, order.spec));
   RunningContainer running;
   const std::string pid_text = read_text(pid_file);
@@ -268,11 +273,25 @@ io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
 
 // With the processes gone, what is left of a container is files, a mount and cgroups: no need to run crun again.
 void OciEngine::remove_now(const std::string& name) {
+  reap_helpers_of(name);
   space_->remove(name);
   std::error_code ignored;
   std::filesystem::remove_all(space_->directory() + "/state/" + name, ignored);
   if (is_runc_) remove_container_cgroups(options_.node.value, name);
   else cgroups_->remove(name);
+}
+
+// Processes that crun or runc have left behind while they made the container; by now they have ended.
+void OciEngine::reap_helpers_of(const std::string& name) {
+  pid_t group = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = groups_.find(name);
+    if (found == groups_.end()) return;
+    group = found->second;
+    groups_.erase(found);
+  }
+  reap_orphans(group);
 }
 
 io::Task<void> OciEngine::close() {

@@ -34,7 +34,9 @@ Status make_skeleton(const std::string& directory) {
   for (const char* name : {"", "/proc", "/dev", "/etc"}) {
     if (Status made = make_directory(directory + name); !made) return made;
   }
-  if (Status made = make_directory(directory + "/tmp", 01777); !made) return made;
+  if (Status made = make_directory(directory + "/tmp"); !made) return made;
+  // runc gives the tmpfs on it these permissions, whatever its options say.
+  if (::chmod((directory + "/tmp").c_str(), 01777) != 0) return errno_failure(errno, "cannot open up /tmp");
   std::ofstream(directory + "/etc/hosts") << "127.0.0.1 localhost\n::1 localhost\n" << std::flush;
   return {};
 }
