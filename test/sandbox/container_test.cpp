@@ -10,6 +10,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "containerd_daemon.h"
 #include "containers.h"
 #include "dirigent/base/text.h"
 #include "image_builder.h"
@@ -233,6 +234,7 @@ TEST_CASE("container: two layers are stacked, with what the upper one hides") {
   const std::string path = image.oci_archive().write(directory);
   const bool writable = GENERATE(false, true);
   CAPTURE(writable);
+  if (writable && name.starts_with("containerd")) return;  // has read-only roots only
   Harness harness;
   OpenRuntime open(harness, make_container_runtime(name, harness, "layers", [&](auto& options) { options.root_writable = writable; }));
   auto order = order_for("tar:" + path, {"list", "/etc", "/"});
@@ -268,10 +270,48 @@ TEST_CASE("container: nothing is left of a worker that was killed, and its node 
   ::kill(worker, SIGKILL);
   ::waitpid(worker, nullptr, 0);
   Harness harness;
-  CHECK(harness.until([&] { return leftovers(options.node.value).empty(); }, 10s));
-  CHECK(leftovers(options.node.value) == std::vector<std::string>{});
+  // What containerd itself keeps of an ended container, its mount, goes when the node is opened again.
+  const auto found = [&] {
+    auto all = leftovers(options.node.value);
+    if (name.starts_with("containerd")) std::erase_if(all, [](const auto& one) { return one.starts_with("mount"); });
+    return all;
+  };
+  CHECK(harness.until([&] { return found().empty(); }, 10s));
+  CHECK(found() == std::vector<std::string>{});
   OpenRuntime again(harness, make_container_runtime(name, harness, "killed"));
   CHECK(again.launch(order_for("builtin:hello")).has_value());
+  CHECK(harness.run(again.runtime->close()).has_value());
+  CHECK(leftovers(options.node.value) == std::vector<std::string>{});
+}
+
+TEST_CASE("container: a containerd that dies loses no sandbox, and is needed again for new ones only") {
+  const std::string name = "containerd with runc";
+  if (!can_run_containers(name)) return;
+  const auto options = container_options("away");
+  Harness harness;
+  {
+    OpenRuntime open(harness, make_container_runtime(name, harness, "away", [](auto& changed) { changed.start_timeout = 5s; }));
+    auto kept = order_for("builtin:hello");
+    auto ending = order_for("builtin:hello");
+    REQUIRE(open.launch(kept).has_value());
+    REQUIRE(open.launch(ending).has_value());
+    REQUIRE(harness.until([&] { return harness.run(open.runtime->probe(kept.id, "/", 1s)).value_or(false); }));
+    ContainerdDaemon::get().kill();
+    CHECK(harness.run(open.runtime->probe(kept.id, "/", 1s)).value());
+    const auto launched = open.launch(order_for("builtin:hello"));
+    REQUIRE_FALSE(launched.has_value());
+    CHECK(launched.error().code == ErrorCode::unavailable);
+    CHECK(launched.error().message.find(ContainerdDaemon::get().address()) != std::string::npos);
+    // Its process ends without containerd; the rest follows.
+    CHECK(harness.run(open.runtime->remove(ending.id, 1s)).has_value());
+    REQUIRE(open.ends.size() == 1);
+    CHECK(open.ends[0].second.cause == EndCause::requested);
+    ContainerdDaemon::get().start();
+    CHECK(harness.run(open.runtime->probe(kept.id, "/", 1s)).value());
+    CHECK(open.launch(order_for("builtin:hello")).has_value());
+  }
+  ContainerdDaemon::get().start();
+  CHECK(leftovers(options.node.value) == std::vector<std::string>{});
 }
 
 TEST_CASE("container: many at once start, end and leave nothing") {
@@ -301,9 +341,11 @@ TEST_CASE("container: many at once start, end and leave nothing") {
     group.drain_now();
   }
   CHECK(leftovers(options.node.value) == std::vector<std::string>{});
-  // No child of this process but containerd, where there is one.
-  const pid_t child = ::waitpid(-1, nullptr, WNOHANG);
-  CHECK(child <= 0);
+  // No ended child that nobody has waited for.
+  siginfo_t child{};
+  ::waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT);
+  const std::string forgotten = child.si_pid == 0 ? "" : file_content(fmt::format("/proc/{}/stat", child.si_pid));
+  CHECK(forgotten == "");
 }
 
 }  // namespace dirigent::sandbox::test

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
@@ -31,6 +33,24 @@ Result<io::FileDescriptor> make_named_pipe(const std::string& path) {
   io::FileDescriptor fd(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd.is_open()) return errno_failure(errno, fmt::format("cannot open the pipe {}", path));
   return fd;
+}
+
+// The shim is the parent of its container's first process. Not open when it cannot be told.
+io::FileDescriptor shim_of(std::uint32_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  std::getline(file, text);
+  const std::size_t end = text.rfind(')');
+  if (end == std::string::npos) return {};
+  std::istringstream rest(text.substr(end + 1));
+  char state = 0;
+  int parent = 0;
+  rest >> state >> parent;
+  std::ifstream command(fmt::format("/proc/{}/comm", parent));
+  std::string name;
+  std::getline(command, name);
+  if (parent < 2 || !name.starts_with("containerd-shim")) return {};
+  return io::FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
 }
 
 bool is_lost(const Error& error) { return error.code == ErrorCode::unavailable || error.code == ErrorCode::timed_out; }
@@ -142,6 +162,7 @@ io::Task<RunningContainer> ContainerdEngine::start(ContainerOrder order) {
   ::unlink(pipe_path(name, "err").c_str());
   static_cast<void>(co_await api_->kill_task(id_of(name), SIGKILL));
   if (Status removed = co_await remove_container(id_of(name)); !removed) leftovers_.push_back(name);
+  else shims_.erase(name);
   auto clean = [node = options_.node.value, name]() -> Status {
     remove_container_cgroups(node, name);
     return {};
@@ -173,6 +194,7 @@ io::Task<RunningContainer> ContainerdEngine::start_it(ContainerOrder order) {
   running.pid = *pid;
   running.pidfd = io::FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, *pid, 0)));
   if (!running.pidfd.is_open()) co_return errno_failure(errno, "cannot watch the container's process");
+  if (!options_.shared_shim) shims_[order.name] = shim_of(*pid);
   if (Status started = co_await api_->start_task(id); !started)
     co_return failure(started.error().within(fmt::format("cannot start {} in its container", order.spec.arguments.front())));
   co_return running;
@@ -185,7 +207,8 @@ io::Task<ExitStatus> ContainerdEngine::finish(std::string name, std::uint32_t) {
   ::unlink(pipe_path(name, "out").c_str());
   ::unlink(pipe_path(name, "err").c_str());
   // containerd being away does not bring the process back: it is told later.
-  if (!removed) leftovers_.push_back(name);
+  if (removed) shims_.erase(name);
+  else leftovers_.push_back(name);
   auto clean = [node = options_.node.value, name]() -> Status {
     remove_container_cgroups(node, name);
     return {};
@@ -199,6 +222,14 @@ io::Task<ExitStatus> ContainerdEngine::finish(std::string name, std::uint32_t) {
   co_return exit;
 }
 
+// A containerd that was away while a container ended forgets its shim when it comes back (seen with 1.6.20).
+void ContainerdEngine::end_shim(const std::string& name) {
+  const auto found = shims_.find(name);
+  if (found == shims_.end()) return;
+  if (found->second.is_open()) ::syscall(SYS_pidfd_send_signal, found->second.get(), SIGKILL, nullptr, 0);
+  shims_.erase(found);
+}
+
 // Each second: those that containerd could not be told of.
 io::Task<void> ContainerdEngine::tend_leftovers() {
   for (;;) {
@@ -208,7 +239,8 @@ io::Task<void> ContainerdEngine::tend_leftovers() {
     for (const auto& name : names) {
       Status removed = co_await remove_container(id_of(name));
       if (!removed && removed.error().code == ErrorCode::cancelled) co_return Status{};
-      if (!removed) leftovers_.push_back(name);
+      if (removed) end_shim(name);
+      else leftovers_.push_back(name);
     }
   }
 }
@@ -219,6 +251,7 @@ io::Task<void> ContainerdEngine::close() {
   for (const auto& name : std::exchange(leftovers_, {})) {
     if (Status removed = co_await remove_container(id_of(name)); !removed)
       log_warn("sandbox", "containerd still has the ended container {}: {}", id_of(name), removed.error().message);
+    end_shim(name);
   }
   api_.reset();
   auto clean = [directory = directory_, above = options_.run_directory]() -> Status {

@@ -4,6 +4,7 @@
 // content store and snapshots are not used, so there is one unpacker to trust and nothing to collect in its database.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ class ContainerdEngine final : public Engine {
   Error explain(const Error& error) const;
   // Removes what containerd has of a container; what is not there is fine.
   io::Task<void> remove_container(std::string id);
+  void end_shim(const std::string& name);
   io::Task<void> remove_leftovers();
   io::Task<void> tend_leftovers();
 
@@ -43,6 +45,7 @@ class ContainerdEngine final : public Engine {
   std::unique_ptr<ContainerdApi> api_;
   std::unique_ptr<Helpers> helpers_;
   io::TaskGroup group_;
+  std::map<std::string, io::FileDescriptor> shims_;  // pidfd of each container's shim, unless all share one
   std::vector<std::string> leftovers_;  // names of ended containers that containerd could not be told of yet
 };
 

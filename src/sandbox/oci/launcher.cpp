@@ -12,6 +12,9 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "dirigent/io/file_descriptor.h"
 
@@ -93,20 +96,31 @@ Result<pid_t> launch_program(const Command& command) {
   return pid;
 }
 
-void reap_orphans(pid_t group) {
-  for (;;) {
-    siginfo_t info{};
-    if (::waitid(P_PGID, static_cast<id_t>(group), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
-    // The number may lead another group by now, whose leader somebody else waits for.
-    if (info.si_pid == group) return;
-    ::waitpid(info.si_pid, nullptr, WNOHANG);
+void reap_orphans(const std::string& name) {
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    std::ifstream children(thread.path() / "children");
+    for (pid_t child = 0; children >> child;) {
+      // "PID (COMMAND) STATE PARENT GROUP ...": the command may have blanks and parentheses in it.
+      std::ifstream file(fmt::format("/proc/{}/stat", child));
+      std::string text;
+      std::getline(file, text);
+      const std::size_t begin = text.find('(');
+      const std::size_t end = text.rfind(')');
+      if (begin == std::string::npos || end == std::string::npos || text.compare(begin + 1, name.size(), name) != 0) continue;
+      std::istringstream rest(text.substr(end + 1));
+      char state = 0;
+      pid_t parent = 0;
+      pid_t group = 0;
+      rest >> state >> parent >> group;
+      if (state == 'Z' && group != child) ::waitpid(child, nullptr, WNOHANG);
+    }
   }
 }
 
-Result<int> run_program(const Command& command, pid_t* group) {
+Result<int> run_program(const Command& command) {
   auto pid = launch_program(command);
   if (!pid) return failure(pid.error());
-  if (group != nullptr) *group = *pid;
   int status = 0;
   while (::waitpid(*pid, &status, 0) < 0) {
     if (errno != EINTR) return errno_failure(errno, fmt::format("cannot wait for {}", command.arguments[0]));

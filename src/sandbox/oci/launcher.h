@@ -25,12 +25,12 @@ struct Command {
 // The child's id; whoever calls must wait for it. Blocks until the child has executed. Any thread.
 Result<pid_t> launch_program(const Command& command);
 
-// Launches and waits. The result is the exit code, or 128 + the signal. The program leads a session and process group of
-// its own; `group` is told its number.
-Result<int> run_program(const Command& command, pid_t* group = nullptr);
+// Launches and waits. The result is the exit code, or 128 + the signal. The program leads a process group of its own.
+Result<int> run_program(const Command& command);
 
-// Waits for the ended members of a process group that have become children of this process (a "subreaper") when their
-// parent, the group's leader, ended before them.
-void reap_orphans(pid_t group);
+// Waits for the ended children of this process whose command begins with `name` and that lead no process group: helpers
+// of a launched program that have become children of this process (a "subreaper") when their parent ended before them.
+// What launch_program() starts is never one of them.
+void reap_orphans(const std::string& name);
 
 }  // namespace dirigent::sandbox

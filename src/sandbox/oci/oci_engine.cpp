@@ -206,13 +206,8 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
     file << config << std::flush;
     if (!file) return failure(ErrorCode::unavailable, "cannot write {}/config.json", directory);
   }
-  pid_t group = 0;
-  auto code = run_program(command, &group);
+  auto code = run_program(command);
   if (!code) return failure(code.error());
-  {
-    const std::lock_guard lock(mutex_);
-    groups_[order.name] = group;
-  }
   if (*code != 0) return failure(explain(*code, directory, order.spec));
   RunningContainer running;
   const std::string pid_text = read_text(pid_file);
@@ -253,10 +248,14 @@ io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
     ExitStatus exit;
     int status = 0;
     pid_t waited = -1;
-    do {
+    int error = 0;
+    // The process becomes a child of this one when the last of crun has gone, which may be after its own end.
+    for (int attempt = 0; attempt < 1000; ++attempt) {
       waited = ::waitpid(static_cast<pid_t>(pid), &status, 0);
-    } while (waited < 0 && errno == EINTR);
-    const int error = errno;
+      error = errno;
+      if (waited > 0 || (error != EINTR && error != ECHILD)) break;
+      if (error == ECHILD) std::this_thread::sleep_for(2ms);
+    }
     if (Status entered = space_->enter(); !entered) return failure(entered.error());
     remove_now(name);
     if (waited < 0) return errno_failure(error, "cannot learn how the container has ended");
@@ -273,7 +272,7 @@ io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
 
 // With the processes gone, what is left of a container is files, a mount and cgroups: no need to run crun again.
 void OciEngine::remove_now(const std::string& name) {
-  reap_helpers_of(name);
+  reap_helpers(false);
   space_->remove(name);
   std::error_code ignored;
   std::filesystem::remove_all(space_->directory() + "/state/" + name, ignored);
@@ -281,21 +280,23 @@ void OciEngine::remove_now(const std::string& name) {
   else cgroups_->remove(name);
 }
 
-// Processes that crun or runc have left behind while they made the container; by now they have ended.
-void OciEngine::reap_helpers_of(const std::string& name) {
-  pid_t group = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = groups_.find(name);
-    if (found == groups_.end()) return;
-    group = found->second;
-    groups_.erase(found);
-  }
-  reap_orphans(group);
+// crun leaves a process behind for each container that it makes, which ends at once. To look for them costs a few system
+// calls a child, so not every removal does.
+void OciEngine::reap_helpers(bool now) {
+  constexpr Duration kInterval = 200ms;
+  const std::lock_guard lock(mutex_);
+  if (!now && io::Loop::now() - reaped_at_ < kInterval) return;
+  reaped_at_ = io::Loop::now();
+  reap_orphans(program_.substr(program_.rfind('/') + 1));
 }
 
 io::Task<void> OciEngine::close() {
   const std::string directory = options_.run_directory + "/oci-" + options_.node.value;
+  auto reap = [this]() -> Status {
+    reap_helpers(true);
+    return {};
+  };
+  static_cast<void>(co_await removers_->run(std::move(reap)));
   // The mount namespace ends with its last thread.
   starters_.reset();
   removers_.reset();

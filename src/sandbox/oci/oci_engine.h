@@ -4,9 +4,6 @@
 // each one ends.
 #pragma once
 
-#include <sys/types.h>
-
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -37,7 +34,7 @@ class OciEngine final : public Engine {
   Result<RunningContainer> run(ContainerOrder& order, const std::string& directory);
   Error explain(int code, const std::string& directory, const ContainerSpec& spec) const;
   void remove_now(const std::string& name);
-  void reap_helpers_of(const std::string& name);
+  void reap_helpers(bool now);
 
   io::Loop& loop_;
   OciRuntimeOptions options_;
@@ -47,7 +44,7 @@ class OciEngine final : public Engine {
   bool was_subreaper_ = false;
   std::unique_ptr<RootSpace> space_;
   std::mutex mutex_;
-  std::map<std::string, pid_t> groups_;  // of the crun or runc that made each container
+  Instant reaped_at_{};
   std::unique_ptr<Helpers> starters_;
   std::unique_ptr<Helpers> removers_;  // of their own, so that taking down never delays a start
 };
