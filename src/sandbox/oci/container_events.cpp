@@ -32,7 +32,7 @@ void ContainerRuntime::watch(const ContainerPtr& container) {
 void ContainerRuntime::read_output(const ContainerPtr& container, int stream) {
   container->output[stream].async_wait(asio::posix::descriptor_base::wait_read,
                                        [this, container, stream](std::error_code error) {
-                                         if (error || container->state == ContainerState::ended) return;
+                                         if (error || !container->output[stream].is_open()) return;
                                          if (drain_output(container, stream)) read_output(container, stream);
                                        });
 }
@@ -57,16 +57,16 @@ void ContainerRuntime::kill(const ContainerPtr& container, int signal) {
 }
 
 io::Task<void> ContainerRuntime::finish(ContainerPtr container) {
-  // Its writers are gone; whatever is in the pipes is all there will be.
-  for (const int stream : {0, 1}) {
-    if (container->output[stream].is_open()) drain_output(container, stream);
-  }
-  container->logs->finish(io::Loop::wall_now());
   // Before the engine removes the cgroup.
   auto count = [this, name = container->name]() -> Result<std::uint64_t> { return cgroups_.memory_kills(name); };
   auto kills = co_await helpers_->run(std::move(count));
   auto status = co_await engine_->finish(container->name, container->pid);
   if (!status) log_warn("sandbox", "sandbox {}: {}", to_string(container->id), status.error().message);
+  // Its writers are gone now, the shim too that passes on what the function has written: this is all there will be.
+  for (const int stream : {0, 1}) {
+    if (container->output[stream].is_open()) drain_output(container, stream);
+  }
+  container->logs->finish(io::Loop::wall_now());
   container->end = describe_end(container, status);
   if (kills && *kills > 0) {
     container->end->cause = EndCause::out_of_memory;
