@@ -45,7 +45,7 @@ TOML
     mkdir -p /sys/fs/cgroup/hugetlb
     mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb && mounted=yes
   fi
-  unshare --net containerd --config "$directory/config.toml" --log-level error &
+  unshare --net containerd --config "$directory/config.toml" --log-level error 2>"$directory/log" &
   daemon=$!
   until [ -S "$address" ]; do kill -0 "$daemon"; sleep 0.01; done
 fi
