@@ -9,6 +9,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 
 #include "containerd_daemon.h"
 #include "containers.h"
@@ -30,6 +31,12 @@ bool is_limited(const OpenRuntime& open) {
     return false;
   }
   return true;
+}
+
+bool run_script(const TemporaryDirectory& directory, const std::string& script) {
+  const std::string path = directory.path + "/make.sh";
+  std::ofstream(path) << script << "\n" << std::flush;
+  return std::system(("bash " + path).c_str()) == 0;
 }
 
 struct Listener {
@@ -240,6 +247,70 @@ TEST_CASE("container: two layers are stacked, with what the upper one hides") {
   auto order = order_for("tar:" + path, {"list", "/etc", "/"});
   open.launch_to_end(order);
   CHECK(open.output(order.id) == "/etc/added\n/etc/hosts\n//dev\n//etc\n//probe\n//proc\n//tmp\n");
+}
+
+TEST_CASE("container: Debian's python3 from an image serves requests in every runtime") {
+  NEEDS_ROOT();
+  const std::string name = GENERATE("process", "oci with crun", "oci with runc", "containerd with runc", "containerd with crun");
+  CAPTURE(name);
+  if (!can_run_containers(name)) return;
+  // The interpreter, what it links and its library, as they are on this machine.
+  static const TemporaryDirectory directory;
+  static const std::string archive = [] {
+    const std::string path = directory.path + "/python.tar";
+    const std::string script =
+        "set -e; python=$(readlink -f /usr/bin/python3); "
+        "library=$($python -S -c 'import os; print(os.path.dirname(os.__file__))'); "
+        "ldd $python | grep -o '/[^ ]*' | cat - <(echo $python; echo $library) | "
+        "tar -chf " + path + " --exclude=dist-packages --exclude=test --exclude=__pycache__ --ignore-failed-read -T - 2>/dev/null; "
+        "ln -sf $python " + directory.path + "/python";
+    return run_script(directory, script) ? path : std::string();
+  }();
+  if (archive.empty()) {
+    WARN("skipped: the image needs python3 and tar");
+    return;
+  }
+  const std::string python = std::filesystem::read_symlink(directory.path + "/python").string();
+  Harness harness;
+  auto process = process_options("python");
+  process.images.directory = directory.path + "/images";
+  auto runtime = make_container_runtime(name, harness, "python");
+  OpenRuntime open(harness, runtime ? std::move(runtime) : make_process_runtime(harness.loop, process));
+  auto order = order_for("tar:" + archive, {python, "-S", "-B", "-m", "http.server", "8080", "--directory", "/tmp"});
+  order.spec.resources.memory = 256_MiB;
+  const auto launched = open.launch(order);
+  REQUIRE((launched ? "" : launched.error().message) == "");
+  // It answers, or has ended and will not.
+  harness.until([&] { return !open.ends.empty() || harness.run(open.runtime->probe(order.id, "/", 2s)).value_or(false); }, 30s);
+  const std::string answer =
+      get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  CAPTURE(answer, open.output(order.id));
+  CHECK(answer.find("Directory listing for /") != std::string::npos);
+}
+
+TEST_CASE("container: a launch that nobody waits for any more leaves nothing") {
+  const std::string name = every_container_runtime();
+  CAPTURE(name);
+  if (!can_run_containers(name)) return;
+  const auto options = container_options("cancelled");
+  Harness harness;
+  {
+    OpenRuntime open(harness, make_container_runtime(name, harness, "cancelled"));
+    for (int steps = 0; steps < 4; ++steps) {
+      io::TaskGroup group(harness.loop, "launch");
+      const auto order = order_for("builtin:hello");
+      const auto launch = [&]() -> io::Task<void> {
+        auto launched = co_await open.runtime->launch(order);
+        co_return launched ? Status{} : Status(failure(launched.error()));
+      };
+      group.spawn(launch());
+      for (int i = 0; i <= steps; ++i) harness.loop.poll();
+      group.drain_now();
+      CHECK(harness.run(open.runtime->remove(order.id, Duration::zero())).has_value());
+    }
+    CHECK(open.ends.empty());
+  }
+  CHECK(leftovers(options.node.value) == std::vector<std::string>{});
 }
 
 TEST_CASE("container: nothing is left of a worker that was killed, and its node can be opened again at once") {

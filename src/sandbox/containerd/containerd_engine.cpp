@@ -151,12 +151,7 @@ Error ContainerdEngine::explain(const Error& error) const {
 
 io::Task<RunningContainer> ContainerdEngine::start(ContainerOrder order) {
   const std::string name = order.name;
-  Result<RunningContainer> running;
-  try {
-    running = co_await start_it(std::move(order));
-  } catch (const std::system_error&) {
-    running = failure(ErrorCode::cancelled, "cancelled");
-  }
+  auto running = co_await start_it(std::move(order));
   if (running) co_return running;
   ::unlink(pipe_path(name, "out").c_str());
   ::unlink(pipe_path(name, "err").c_str());

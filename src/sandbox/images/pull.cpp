@@ -41,7 +41,8 @@ Status write_file(const std::string& path, const std::string& text) {
 
 // The blob in a file without a name, whose disk space goes with its last descriptor.
 Result<std::shared_ptr<io::FileDescriptor>> download(Registry& registry, const std::string& digest, const std::string& directory,
-                                                     std::uint64_t bytes_max, std::uint64_t& size) {
+                                                     std::uint64_t bytes_max, const std::atomic<bool>& stopping,
+                                                     std::uint64_t& size) {
   auto file = std::make_shared<io::FileDescriptor>(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!file->is_open()) return errno_failure(errno, fmt::format("cannot make a file in {}", directory));
   int error = 0;
@@ -53,8 +54,9 @@ Result<std::shared_ptr<io::FileDescriptor>> download(Registry& registry, const s
       if (written <= 0) error = written < 0 ? errno : EIO;
       else bytes.remove_prefix(static_cast<std::size_t>(written));
     }
-    return error == 0 && size <= bytes_max;
+    return error == 0 && size <= bytes_max && !stopping;
   });
+  if (stopping) return failure(ErrorCode::cancelled, "the worker is stopping");
   if (error != 0) return errno_failure(error, fmt::format("cannot keep the blob {} in {}", digest, directory));
   if (!got) return failure(got.error());
   return file;
@@ -141,7 +143,7 @@ Result<ImageLease> ImageStore::pull(const std::string& text) {
       if (options_.pull == PullPolicy::never)
         return failure(ErrorCode::not_found, "layer {} is not in the store and must not be pulled (see --pull)", digest);
       std::uint64_t size = 0;
-      auto file = download(registry, digest, options_.directory, static_cast<std::uint64_t>(options_.image_bytes_max.value), size);
+      auto file = download(registry, digest, options_.directory, static_cast<std::uint64_t>(options_.image_bytes_max.value), stopping_, size);
       if (!file) return failure(file.error());
       return std::make_unique<Downloaded>(std::move(*file), size);
     };

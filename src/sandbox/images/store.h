@@ -14,6 +14,7 @@
 // Any thread; calls may block for as long as unpacking or pulling takes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -52,6 +53,8 @@ class ImageStore {
   // Removes layers that nobody uses, the longest unused first, until at most `bytes_max` are there. Called after each
   // unpacking; returns what was removed.
   Bytes collect(Bytes bytes_max);
+  // Ends downloads that are on their way, and all to come, as cancelled: the worker is stopping. Any thread.
+  void stop() { stopping_ = true; }
   [[nodiscard]] const ImageOptions& options() const { return options_; }
 
  private:
@@ -63,6 +66,7 @@ class ImageStore {
   std::shared_ptr<std::mutex> lock_of(const std::string& key);
 
   ImageOptions options_;
+  std::atomic<bool> stopping_ = false;
   std::mutex mutex_;  // of everything below
   bool prepared_ = false;
   std::map<std::string, ImageLease> images_;  // by file and identity, or reference

@@ -40,7 +40,7 @@ struct Container {
   std::uint16_t published_port = 0;
   bool launched = false;        // launch() has returned it, so its end is told
   bool stop_requested = false;
-  bool abandoned = false;       // its launch has failed after its process ran
+  bool abandoned = false;       // whoever wanted it does not wait any more
   std::optional<SandboxEnd> end;
   Signal gone;
   std::shared_ptr<LogRing> logs = std::make_shared<LogRing>();

@@ -204,12 +204,7 @@ io::Task<ImageLease> ContainerRuntime::take_image(Image image) {
   auto unpack = [store = images_, image] {
     return image.kind == ImageKind::tar ? store->tar(image.location) : store->pull(image.location);
   };
-  Result<ImageLease> lease;
-  try {
-    lease = co_await image_helpers_->run(std::move(unpack));
-  } catch (const std::system_error&) {
-    lease = failure(ErrorCode::cancelled, "cancelled");
-  }
+  auto lease = co_await image_helpers_->run(std::move(unpack));
   if (const auto mine = image_work_.find(image.location); mine != image_work_.end() && mine->second == done)
     image_work_.erase(mine);
   done->set();
@@ -223,12 +218,7 @@ io::Task<void> ContainerRuntime::take_turn(Instant deadline) {
   }
   const auto turn = std::make_shared<Signal>(loop_);
   turns_.push_back(turn);
-  Status waited;
-  try {
-    waited = co_await turn->wait(deadline);
-  } catch (const std::system_error&) {
-    waited = failure(ErrorCode::cancelled, "cancelled");
-  }
+  Status waited = co_await turn->wait(deadline);
   if (!waited) {
     std::erase(turns_, turn);
     if (turn->is_set()) give_turn();
@@ -265,35 +255,26 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
   container->function = order.function.value;
   container->name = fmt::format("c-{:x}", next_serial_++);
   by_id_[order.id] = container;
-  const std::uint16_t port = order.spec.port;
-  StartPhases phases;
-  Status started;
+  const auto launching = std::make_shared<Launching>(loop_);
+  group_.spawn(carry_out(launching, container, std::move(order), std::move(*image)));
+  Status waited;
   try {
-    started = co_await start(container, std::move(order), std::move(*image), phases);
+    waited = co_await launching->done.wait(Instant::max());
   } catch (const std::system_error&) {
-    started = failure(ErrorCode::cancelled, "cancelled");
+    waited = failure(ErrorCode::cancelled, "cancelled");
   }
-  if (!started && container->state == ContainerState::starting) release(container);
-  Status published;
-  if (started && firewall_ && !options_.publish_host.empty()) {
-    try {
-      published = co_await publish(container, port);
-    } catch (const std::system_error&) {
-      published = failure(ErrorCode::cancelled, "cancelled");
-    }
-  }
-  if (!started || !published) {
+  if (!waited) {
     container->abandoned = true;
     if (container->state == ContainerState::running) kill(container, SIGKILL);
-    static_cast<void>(co_await container->gone.wait(io::Loop::now() + kKillPatience));
-    co_return failure(started ? published.error() : started.error());
+    co_return failure(waited.error());
   }
+  if (!launching->status) co_return failure(launching->status.error());
   Launched launched;
   launched.address.direct = container->direct;
   if (container->published_port != 0)
     launched.address.published = fmt::format("{}:{}", options_.publish_host, container->published_port);
   launched.address.host_id = options_.host_id;
-  launched.phases = phases;
+  launched.phases = launching->phases;
   container->launched = true;
   // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
   if (container->end) {
@@ -302,6 +283,22 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
     });
   }
   co_return launched;
+}
+
+io::Task<void> ContainerRuntime::carry_out(std::shared_ptr<Launching> launching, ContainerPtr container, StartSandbox order,
+                                           Image image) {
+  const std::uint16_t port = order.spec.port;
+  Status status = co_await start(container, std::move(order), std::move(image), launching->phases);
+  if (status && firewall_ && !options_.publish_host.empty()) status = co_await publish(container, port);
+  if (status && (closing_ || container->abandoned)) status = failure(ErrorCode::unavailable, "the worker is stopping");
+  if (!status) {
+    if (container->state == ContainerState::starting) release(container);
+    if (container->state == ContainerState::running) kill(container, SIGKILL);
+    static_cast<void>(co_await container->gone.wait(io::Loop::now() + kKillPatience));
+  }
+  launching->status = std::move(status);
+  launching->done.set();
+  co_return Status{};
 }
 
 io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox order, Image image, StartPhases& phases) {
@@ -341,12 +338,7 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   out.spec.root_writable = options_.root_writable;
   out.spec.network_namespace = container->place.path();
   out.spec.limits = {order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};
-  Result<RunningContainer> running;
-  try {
-    running = co_await engine_->start(std::move(out));
-  } catch (const std::system_error&) {
-    running = failure(ErrorCode::cancelled, "cancelled");
-  }
+  auto running = co_await engine_->start(std::move(out));
   give_turn();
   if (!running) co_return failure(running.error());
   container->pid = running->pid;
@@ -358,7 +350,6 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   container->state = ContainerState::running;
   watch(container);
   phases.start = io::Loop::now() - have_network;
-  if (closing_) co_return failure(ErrorCode::unavailable, "the worker is stopping");
   co_return Status{};
 }
 
@@ -426,6 +417,7 @@ std::vector<LogLine> ContainerRuntime::logs(SandboxId id, std::size_t lines_max)
 io::Task<void> ContainerRuntime::close() {
   if (!opened_ || closing_) co_return Status{};
   closing_ = true;
+  images_->stop();
   while (!by_id_.empty()) {
     for (const auto& [id, container] : by_id_) {
       container->stop_requested = true;

@@ -47,6 +47,15 @@ class ContainerRuntime final : public Runtime {
 
   // container_runtime.cpp
   [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options);
+  // One launch on its way. It goes on when the caller of launch() is cancelled, and takes back what it has made then:
+  // half a container cannot be left to whoever comes next.
+  struct Launching {
+    explicit Launching(io::Loop& loop) : done(loop) {}
+    Signal done;
+    Status status;
+    StartPhases phases;
+  };
+  io::Task<void> carry_out(std::shared_ptr<Launching> launching, ContainerPtr container, StartSandbox order, Image image);
   io::Task<ImageLease> take_image(Image image);
   io::Task<void> start(ContainerPtr container, StartSandbox order, Image image, StartPhases& phases);
   io::Task<void> take_turn(Instant deadline);

@@ -43,7 +43,7 @@ class Engine {
   [[nodiscard]] virtual std::string_view name() const = 0;
   // Brings it up and removes what an earlier life of the node left. The cgroups outlive the engine.
   virtual io::Task<void> open(const Cgroups& cgroups) = 0;
-  // On failure nothing of the container is left. not_found: its program is not in the image.
+  // Never cancelled. On failure nothing of the container is left. not_found: its program is not in the image.
   virtual io::Task<RunningContainer> start(ContainerOrder order) = 0;
   // Called once for each started container, when its process has ended: how it ended. Removes what the engine has of it.
   virtual io::Task<ExitStatus> finish(std::string name, std::uint32_t pid) = 0;

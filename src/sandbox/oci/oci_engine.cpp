@@ -149,13 +149,9 @@ Status OciEngine::find_program() {
 }
 
 io::Task<RunningContainer> OciEngine::start(ContainerOrder order) {
-  struct Job {
-    ContainerOrder order;
-    bool wanted = true;
-  };
-  const auto job = std::make_shared<Job>();
-  job->order = std::move(order);
-  auto start_it = [this, job] { return start_now(job->order); };
+  // Shared, because a helper's job must be copyable.
+  const auto shared = std::make_shared<ContainerOrder>(std::move(order));
+  auto start_it = [this, shared] { return start_now(*shared); };
   co_return co_await starters_->run(std::move(start_it));
 }
 
