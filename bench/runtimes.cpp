@@ -234,6 +234,7 @@ class BareContainerd final : public Bare {
     api_ = std::make_unique<ContainerdApi>(loop_, address_, 30s);
     std::filesystem::create_directories(kRun);
     if (Status made = make_builtin_root(kRun + "/builtin"); !made) co_return made;
+    if (Status made = make_skeleton(kRun + "/skeleton"); !made) co_return made;
     Status made = co_await api_->make_namespace();
     if (!made) co_return made;
     co_return co_await Bare::open();
@@ -253,7 +254,7 @@ class BareContainerd final : public Bare {
     ContainerdContainer container{id, "bench", make_config(*spec), program_};
     Status created = co_await api_->create_container(std::move(container));
     if (!created) co_return created;
-    ContainerdTask task{id, {{"bind", kRun + "/builtin", {"rbind", "ro"}}}, "", "", program_};
+    ContainerdTask task{id, {{"overlay", "overlay", {"lowerdir=" + kRun + "/builtin:" + kRun + "/skeleton"}}}, "", "", program_};
     auto pid = co_await api_->create_task(std::move(task));
     if (!pid) co_return failure(pid.error());
     co_return co_await api_->start_task(id);

@@ -127,9 +127,11 @@ io::Task<void> ContainerdEngine::remove_container(std::string id) {
 }
 
 Result<std::vector<ContainerdMount>> ContainerdEngine::mounts_of(const ContainerOrder& order) const {
-  if (!order.image) return std::vector<ContainerdMount>{{"bind", directory_ + "/builtin", {"rbind", "ro"}}};
   std::string lowers;
-  for (const auto& layer : order.image->layers) {
+  // Not bound: /run is often mounted without the right to execute, which a stack on top of it does not inherit.
+  if (!order.image) lowers = directory_ + "/builtin:";
+  const std::vector<std::string> none;
+  for (const auto& layer : order.image ? order.image->layers : none) {
     if (layer.find_first_of(":,\\") != std::string::npos)
       return failure(ErrorCode::unsupported, "cannot use {} as a layer: overlay takes no path with a colon, comma or backslash", layer);
     lowers += layer + ":";
