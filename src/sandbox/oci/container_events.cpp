@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // What running containers say, and how one ends: always by way of its pidfd and finish(), once, whoever began it.
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -24,6 +25,9 @@ constexpr std::size_t kKeptLogsMax = 256;
 void ContainerRuntime::watch(const ContainerPtr& container) {
   container->pidfd.async_wait(asio::posix::descriptor_base::wait_read, [this, container](std::error_code error) {
     if (error || container->state == ContainerState::ended) return;
+    // A wake-up may be another descriptor's: one that was closed while a child about to execute still had a copy of it.
+    pollfd ended{container->pidfd.native_handle(), POLLIN, 0};
+    if (::poll(&ended, 1, 0) != 1) return watch(container);
     container->state = ContainerState::ended;
     group_.spawn(finish(container));
   });
