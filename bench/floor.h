@@ -13,7 +13,7 @@
 
 #include "dirigent/base/result.h"
 #include "sandbox/process/cgroups.h"
-#include "sandbox/process/network.h"
+#include "sandbox/network/network.h"
 
 namespace dirigent::bench {
 

@@ -4,9 +4,17 @@
 # The caller defines step TEXT and fail LINE... (which does not return).
 
 build_packages=(g++ meson ninja-build pkg-config git ca-certificates curl libasio-dev capnproto libcapnp-dev librocksdb-dev
-                libnftables-dev libnghttp2-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
+                libnftables-dev libnghttp2-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
 test_packages=(python3 iproute2 procps nftables libasan8 libubsan1
-               nghttp2-client python3-grpcio python3-websockets)
+               nghttp2-client python3-grpcio python3-websockets
+               containerd runc crun docker-registry util-linux)
+# What a worker needs besides, by its runtime; libcurl is for pulling images.
+runtime_packages() {  # RUNTIME
+  case "$1" in
+    oci) echo crun libcurl4 ca-certificates ;;
+    containerd) echo containerd runc libcurl4 ca-certificates ;;
+  esac
+}
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 

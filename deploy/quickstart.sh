@@ -8,22 +8,32 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: deploy/quickstart.sh [--once] [-- FLAGS OF dirigent dev]
-  --once   stop the server at the end, and use free ports instead of 8080 and 9091 to 9093
+usage: deploy/quickstart.sh [--once] [--runtime NAME] [-- FLAGS OF dirigent dev]
+  --once          stop the server at the end, and use free ports instead of 8080 and 9091 to 9093
+  --runtime NAME  process (default), oci or containerd; installs what it needs. Where no containerd runs, one of this
+                  script's own is started and ended with it
 environment: BUILD_DIR (default: build-release below the checkout), JOBS (default: one per CPU)
 TEXT
 }
 
 once=no
+runtime=process
 while [ $# -gt 0 ]; do
   case "$1" in
     --once) once=yes ;;
+    --runtime) runtime=${2:-}; shift ;;
+    --runtime=*) runtime=${1#*=} ;;
     --help|-h) usage; exit 0 ;;
     --) shift; break ;;
     *) echo "quickstart: unknown word \"$1\"" >&2; usage >&2; exit 2 ;;
   esac
   shift
 done
+
+case "$runtime" in
+  process|oci|containerd) ;;
+  *) echo "quickstart: unknown runtime \"$runtime\": use process, oci or containerd" >&2; exit 2 ;;
+esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${BUILD_DIR:-$root/build-release}
@@ -46,11 +56,19 @@ build_binary() {
 # --- run ------------------------------------------------------------------------------------------------------------
 scratch=$(mktemp -d)
 server=
+daemon=
+made_run_directory=
 stop_server() {
   if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
     kill -TERM "$server"
     wait "$server" || true
   fi
+  if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
+    kill -TERM "$daemon"
+    wait "$daemon" || true
+  fi
+  # Shims put their sockets there, wherever containerd itself lives.
+  [ -z "$made_run_directory" ] || rm -rf /run/containerd
   rm -rf "$scratch"
 }
 trap stop_server EXIT
@@ -75,6 +93,36 @@ start_server() {
   export DIRIGENT_SERVER
 }
 
+# The system's containerd where there is one, else one that lives as long as this script.
+containerd_address=/run/containerd/containerd.sock
+start_containerd() {
+  [ -S "$containerd_address" ] && return
+  [ "$(id -u)" -eq 0 ] || fail "containerd does not run, and only root can start it" "start it:  systemctl start containerd"
+  [ -d /run/containerd ] || made_run_directory=yes
+  containerd_address=$scratch/containerd.sock
+  step "no containerd runs: starting one in $scratch"
+  cat >"$scratch/containerd.toml" <<TOML
+version = 2
+oom_score = 0
+root = "$scratch/containerd"
+state = "$scratch/containerd-state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$containerd_address"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$scratch/opt"
+TOML
+  containerd --config "$scratch/containerd.toml" --log-level error 2>"$scratch/containerd.log" &
+  daemon=$!
+  local tries=0
+  until [ -S "$containerd_address" ]; do
+    kill -0 "$daemon" 2>/dev/null || { cat "$scratch/containerd.log" >&2; fail "containerd does not start (its words are above)"; }
+    tries=$((tries + 1))
+    [ "$tries" -lt 600 ] || fail "containerd was not ready within 30 s"
+    sleep 0.05
+  done
+}
+
 ctl() { "$build/src/dirigent" ctl "$@"; }
 
 wait_for_no_sandbox() {
@@ -86,9 +134,14 @@ wait_for_no_sandbox() {
   done
 }
 
-install_packages "${build_packages[@]}"
+# shellcheck disable=SC2046  # one word per package
+install_packages "${build_packages[@]}" $(runtime_packages "$runtime")
 build_binary
-start_server "$@"
+case "$runtime" in
+  process) start_server "$@" ;;
+  oci) start_server --runtime oci "$@" ;;
+  containerd) start_containerd; start_server --runtime containerd --containerd-address "$containerd_address" "$@" ;;
+esac
 
 step "ctl deploy hello --image builtin:hello"
 ctl deploy hello --image builtin:hello

@@ -33,10 +33,11 @@ THIRD_PARTY = {  # header pattern: floors that may include it ("public": also in
     r"(capnp|kj)/": {"rpc"},
     r"cluster\.capnp": {"rpc"},
     r"rocksdb/": {"store"},
-    r"nghttp2/": {"roles", "bench"},
-    r"nlohmann/": {"roles", "bench", "cli"},
+    r"nghttp2/": {"roles", "bench", "sandbox"},
+    r"nlohmann/": {"roles", "bench", "cli", "sandbox"},
     r"CLI/": {"cli"},
     r"nftables/": {"sandbox"},
+    r"(zlib\.h|zstd\.h|curl/)": {"sandbox"},
 }
 HEAVY = re.compile(r"nlohmann/(?!json_fwd)|CLI/|capnp/|kj/|rocksdb/|grpc")  # never in include/
 IMPURE = re.compile(r"steady_clock::now|system_clock::now|random_device|entropy_seed|co_await|std::thread|std::mutex|std::async|<fstream>|fopen")

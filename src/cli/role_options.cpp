@@ -11,7 +11,7 @@ namespace dirigent::cli {
 
 namespace {
 
-const std::vector<std::string> kRuntimes{"process", "simulated"};
+const std::vector<std::string> kRuntimes{"process", "oci", "containerd", "simulated"};
 
 // Reads values one after the other; the first error stays.
 class Binder {
@@ -146,6 +146,19 @@ void bind_node(Binder& bind, NodeOptions& options) {
   bind.number("sandboxes_max", options.sandboxes_max, 0, 1'000'000);
   bind.number("starts_max", options.starts_max, 0, 1'000'000);
   bind.number("parked_sandboxes", options.parked_sandboxes, 0, 1'000);
+  bind.text("image_dir", options.image_dir);
+  bind.parse<Bytes>("image_cache_max", options.image_cache_max, parse_bytes);
+  bind.parse<std::string>("pull", options.pull, [](std::string_view text) -> Result<std::string> {
+    const std::string word = to_lower(text);
+    if (word == "never" || word == "missing" || word == "always") return word;
+    return failure(ErrorCode::invalid_argument, "\"{}\" is not one of never, missing, always", text);
+  });
+  bind.text("registry_auth", options.registry_auth);
+  options.insecure_registries = bind.settings()["insecure_registry"].texts;
+  bind.flag("root_writable", options.root_writable);
+  bind.text("oci_program", options.oci_program);
+  bind.text("containerd_address", options.containerd_address);
+  bind.flag("shared_shim", options.shared_shim);
   std::vector<std::pair<std::string, std::string>> labels;
   bind.pairs("label", labels);
   options.labels = {labels.begin(), labels.end()};
@@ -201,7 +214,7 @@ const std::vector<std::string>& runtime_names() { return kRuntimes; }
 Result<RuntimeKind> parse_runtime(std::string_view word) {
   const auto found = std::find(kRuntimes.begin(), kRuntimes.end(), word);
   if (found != kRuntimes.end()) return static_cast<RuntimeKind>(found - kRuntimes.begin());
-  return failure(ErrorCode::invalid_argument, "unknown runtime \"{}\": use process or simulated{}", word,
+  return failure(ErrorCode::invalid_argument, "unknown runtime \"{}\": use process, oci, containerd or simulated{}", word,
                  did_you_mean_suffix(word, kRuntimes));
 }
 

@@ -58,7 +58,18 @@ void add_node(Table& table, const std::string& section) {
       {section, "sandboxes_max", "N", "0", "most sandboxes on the node; 0 = as many as the resources allow"});
   table.push_back({section, "starts_max", "N", "64",
                    "sandboxes on their way to ready at a time, the rest waits in the control plane; 0 = no limit"});
-  table.push_back({section, "parked_sandboxes", "N", "8", "sandboxes prepared and kept idle"});
+  table.push_back({section, "parked_sandboxes", "N", "8",
+                   "sandboxes prepared and kept idle (runtimes \"oci\" and \"containerd\": their networks)"});
+  table.push_back({section, "image_dir", "DIR", "/var/lib/dirigent/images", "where images are kept, unpacked"});
+  table.push_back({section, "image_cache_max", "BYTES", "10GiB", "unused image layers beyond it are removed"});
+  table.push_back({section, "pull", "WHEN", "missing", "ask registries for images: never, when missing, or always", false,
+                   {"never", "missing", "always"}});
+  table.push_back({section, "registry_auth", "FILE", "/etc/dirigent/auth.json", "registry credentials, as docker login writes them"});
+  table.push_back({section, "insecure_registry", "HOST[:PORT]", "", "registry that speaks plain HTTP", true});
+  table.push_back({section, "root_writable", "", "false", "containers get a private writable layer (runtime \"oci\")"});
+  table.push_back({section, "oci_program", "PROGRAM", "", "crun or runc (without it: crun if it is there; containerd's default)"});
+  table.push_back({section, "containerd_address", "PATH", "/run/containerd/containerd.sock", "where containerd listens"});
+  table.push_back({section, "shared_shim", "", "false", "one containerd shim for all sandboxes: faster and smaller, but one failure for all"});
   table.push_back({section, "label", "KEY=VALUE", "", "label of the node, for --constraint", true});
   table.push_back({section, "simulated_start_p50", "DURATION", "3ms", "start time of the simulated runtime, median"});
   table.push_back(

@@ -66,6 +66,17 @@ roles::RuntimeChoice runtime_choice(const NodeOptions& options) {
   roles::RuntimeChoice choice;
   choice.kind = to_string(options.runtime);
   choice.parked = options.parked_sandboxes;
+  choice.images.directory = options.image_dir;
+  choice.images.bytes_max = options.image_cache_max;
+  choice.images.pull = options.pull == "never"    ? sandbox::PullPolicy::never
+                       : options.pull == "always" ? sandbox::PullPolicy::always
+                                                  : sandbox::PullPolicy::missing;
+  choice.images.auth_file = options.registry_auth;
+  choice.images.insecure_registries = options.insecure_registries;
+  choice.root_writable = options.root_writable;
+  choice.oci_program = options.oci_program;
+  choice.containerd_address = options.containerd_address;
+  choice.shared_shim = options.shared_shim;
   choice.simulated_start_p50 = options.simulated_start_p50;
   choice.simulated_start_p99 = options.simulated_start_p99;
   return choice;

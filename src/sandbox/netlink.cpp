@@ -130,8 +130,10 @@ int RouteSocket::run(Request request) {
   return run(one);
 }
 
-Request make_veth(const std::string& name, const std::string& mac, const std::string& peer, const std::string& peer_mac,
-                  std::uint32_t pid, int index) {
+namespace {
+// `where` is the attribute that says in which network namespace the peer comes to be.
+Request veth(const std::string& name, const std::string& mac, const std::string& peer, const std::string& peer_mac,
+             std::uint16_t where, std::uint32_t value, int index) {
   Request request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
   ifinfomsg fixed{};
   fixed.ifi_family = AF_UNSPEC;
@@ -149,11 +151,22 @@ Request make_veth(const std::string& name, const std::string& mac, const std::st
   request.fixed(&inner, sizeof inner);
   request.attribute_text(IFLA_IFNAME, peer);
   request.attribute(IFLA_ADDRESS, peer_mac.data(), peer_mac.size());
-  request.attribute_u32(IFLA_NET_NS_PID, pid);
+  request.attribute_u32(where, value);
   request.close(other);
   request.close(data);
   request.close(info);
   return request;
+}
+}  // namespace
+
+Request make_veth(const std::string& name, const std::string& mac, const std::string& peer, const std::string& peer_mac,
+                  std::uint32_t pid, int index) {
+  return veth(name, mac, peer, peer_mac, IFLA_NET_NS_PID, pid, index);
+}
+
+Request make_veth_into(const std::string& name, const std::string& mac, const std::string& peer,
+                       const std::string& peer_mac, int peer_namespace) {
+  return veth(name, mac, peer, peer_mac, IFLA_NET_NS_FD, static_cast<std::uint32_t>(peer_namespace), 0);
 }
 
 Request set_up(int index) {

@@ -49,6 +49,9 @@ class RouteSocket {
 // A pair of links: `name` here (up, with `mac`) and `peer` in the network namespace of process `pid`.
 Request make_veth(const std::string& name, const std::string& mac, const std::string& peer, const std::string& peer_mac,
                   std::uint32_t pid, int index);
+// The same with a descriptor of the peer's network namespace.
+Request make_veth_into(const std::string& name, const std::string& mac, const std::string& peer,
+                       const std::string& peer_mac, int peer_namespace);
 Request set_up(int index);
 Request delete_link(int index);
 // Addresses and gateways are in network order.

@@ -107,8 +107,10 @@ static void attempts(void) {
   attempt("write /", open("/written", O_WRONLY | O_CREAT, 0600));
   attempt("write /usr", open("/usr/written", O_WRONLY | O_CREAT, 0600));
   attempt("write self", open("/proc/self/exe", O_WRONLY));
-  attempt("init's memory", open("/proc/1/mem", O_RDONLY));
-  attempt("init's root", open("/proc/1/root", O_RDONLY));
+  // In a container the function is its own init.
+  int has_init = getpid() != 1;
+  attempt("init's memory", has_init ? open("/proc/1/mem", O_RDONLY) : -1);
+  attempt("init's root", has_init ? open("/proc/1/root", O_RDONLY) : -1);
   attempt("cgroups", open("/sys/fs/cgroup", O_RDONLY));
   attempt("host's /root", open("/root", O_RDONLY));
   attempt("host's shadow", open("/etc/shadow", O_RDONLY));
@@ -158,6 +160,21 @@ static void breed(void) {
   printf("children %d\n", children);
 }
 
+static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
+
+static void list(const char* path) {
+  char* names[256];
+  int count = 0;
+  DIR* directory = opendir(path);
+  struct dirent* entry;
+  while (directory != NULL && count < 256 && (entry = readdir(directory)) != NULL) {
+    if (entry->d_name[0] != '.' || strncmp(entry->d_name, ".wh", 3) == 0) names[count++] = strdup(entry->d_name);
+  }
+  if (directory != NULL) closedir(directory);
+  qsort(names, (size_t)count, sizeof *names, by_name);
+  for (int i = 0; i < count; ++i) printf("%s/%s\n", path, names[i]);
+}
+
 static int serve(const char* body) {
   int listener = socket(AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(getenv("PORT")))};
@@ -187,6 +204,8 @@ int main(int count, char** arguments) {
     attempts();
   } else if (strcmp(what, "connect") == 0) {
     for (int i = 2; i + 1 < count; i += 2) try_connect(arguments[i], atoi(arguments[i + 1]));
+  } else if (strcmp(what, "list") == 0) {
+    for (int i = 2; i < count; ++i) list(arguments[i]);
   } else if (strcmp(what, "exit") == 0) {
     fprintf(stderr, "leaving with %s\n", arguments[2]);
     return atoi(arguments[2]);

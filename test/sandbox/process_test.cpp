@@ -115,7 +115,7 @@ TEST_CASE("process: a start that fails says what was tried, on what, and leaves 
       {"dir:" + make_rootfs(directory), {}, ErrorCode::invalid_argument, "command"},
       {"dir:" + directory.path + "/rootfs", {"/bin/sh"}, ErrorCode::not_found, "/bin/sh"},
       {"tar:" + not_tar, {"/bin/sh"}, ErrorCode::corrupt, "not.tar"},
-      {"registry/image:1", {}, ErrorCode::not_found, "registry/image:1"},
+      {"127.0.0.1:1/image:1", {}, ErrorCode::unavailable, "127.0.0.1:1/image:1"},
   };
   for (const auto& one : cases) {
     CAPTURE(one.image);
@@ -153,7 +153,7 @@ TEST_CASE("process: a tar file is unpacked and run") {
   const std::string archive = directory.path + "/image.tar";
   REQUIRE(std::system(("tar -C " + root + " -cf " + archive + " .").c_str()) == 0);
   auto options = process_options("tar");
-  options.image_cache = directory.path + "/cache";
+  options.images.directory = directory.path + "/cache";
   OpenRuntime open(harness, make_process_runtime(harness.loop, options));
   const SandboxEnd end = open.launch_to_end(order_for("tar:" + archive, {"/app/probe", "exit", "5"}));
   CHECK(end.exit_code == 5);

@@ -9,53 +9,22 @@
 #include <fstream>
 #include <sstream>
 
-#include "harness.h"
-#include "sandbox/process/images.h"
+#include "image_builder.h"
+#include "sandbox/images/store.h"
 
 namespace dirigent::sandbox::test {
 
 namespace {
 
-// Writes tar archives, well-formed or not.
-class TarWriter {
- public:
-  TarWriter& add(char type, const std::string& name, const std::string& data = "", const std::string& target = "",
-                 unsigned mode = 0644) {
-    char header[512] = {};
-    std::strncpy(header, name.c_str(), 100);
-    std::snprintf(header + 100, 8, "%07o", mode);
-    std::snprintf(header + 108, 8, "%07o", 0);
-    std::snprintf(header + 116, 8, "%07o", 0);
-    std::snprintf(header + 124, 12, "%011zo", data.size());
-    std::snprintf(header + 136, 12, "%011o", 0);
-    header[156] = type;
-    std::strncpy(header + 157, target.c_str(), 100);
-    std::memcpy(header + 257, "ustar\0" "00", 8);
-    unsigned sum = 8 * ' ';
-    for (const char c : header) sum += static_cast<unsigned char>(c);
-    std::snprintf(header + 148, 8, "%06o", sum);
-    header[155] = ' ';
-    bytes_.append(header, sizeof header);
-    bytes_ += data;
-    bytes_.resize((bytes_.size() + 511) / 512 * 512);
-    return *this;
-  }
-  std::string write(const TemporaryDirectory& directory, const std::string& name = "image.tar") const {
-    const std::string path = directory.path + "/" + name;
-    std::ofstream(path, std::ios::binary) << bytes_ << std::string(1024, '\0');
-    return path;
-  }
-  [[nodiscard]] const std::string& bytes() const { return bytes_; }
+std::string content(const std::string& path) { return file_content(path); }
 
- private:
-  std::string bytes_;
-};
-
-std::string content(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
+// The directory of the only layer of a plain archive.
+Result<std::string> unpack_tar(const std::string& file, const std::string& cache) {
+  ImageOptions options;
+  options.directory = cache;
+  auto image = ImageStore(options).tar(file);
+  if (!image) return failure(image.error());
+  return (*image)->layers.front();
 }
 
 }  // namespace
@@ -127,7 +96,7 @@ TEST_CASE("tar: an archive that reaches outside is refused or stays inside") {
     CHECK(content(victim) == "untouched");
     if (!unpacked) CHECK(unpacked.error().message.find("image.tar") != std::string::npos);
     // What failed is not there in part.
-    for (const auto& entry : std::filesystem::directory_iterator(directory.path + "/cache")) {
+    for (const auto& entry : std::filesystem::directory_iterator(directory.path + "/cache/layers")) {
       CHECK(entry.path().filename().string().find("partial") == std::string::npos);
     }
   }

@@ -77,7 +77,7 @@ struct DataOptions {
   std::vector<std::string> trusted_proxies;  // peers whose X-Forwarded-* are believed
 };
 
-enum class RuntimeKind { process, simulated };
+enum class RuntimeKind { process, oci, containerd, simulated };
 std::string_view to_string(RuntimeKind kind);
 Result<RuntimeKind> parse_runtime(std::string_view word);  // unknown: an error with a suggestion
 const std::vector<std::string>& runtime_names();           // those compiled in
@@ -89,7 +89,16 @@ struct NodeOptions {
   Resources capacity;              // zero parts = what the machine has
   std::uint32_t sandboxes_max = 0; // 0 = no limit but the resources
   std::uint32_t starts_max = 64;   // on their way to ready at a time; 0 = no limit
-  std::uint32_t parked_sandboxes = 8;  // prepared and idle
+  std::uint32_t parked_sandboxes = 8;  // prepared and idle; of oci and containerd their networks
+  std::string image_dir = "/var/lib/dirigent/images";
+  Bytes image_cache_max = 10_GiB;
+  std::string pull = "missing";        // never, missing, always
+  std::string registry_auth = "/etc/dirigent/auth.json";
+  std::vector<std::string> insecure_registries;
+  bool root_writable = false;          // oci
+  std::string oci_program;             // oci, containerd; "" = the runtime's choice
+  std::string containerd_address = "/run/containerd/containerd.sock";
+  bool shared_shim = false;            // containerd
   std::map<std::string, std::string> labels;
   Duration simulated_start_p50 = 3ms;  // of the simulated runtime, lognormal
   Duration simulated_start_p99 = 12ms;

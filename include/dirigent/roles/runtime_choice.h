@@ -11,14 +11,20 @@
 #include "dirigent/base/time.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/model/ids.h"
+#include "dirigent/sandbox/image_options.h"
 #include "dirigent/sandbox/runtime.h"
 
 namespace dirigent::roles {
 
 struct RuntimeChoice {
-  std::string kind = "process";        // or "simulated"
-  std::uint32_t parked = 8;            // process: sandboxes prepared and idle
-  std::string publish_host;            // process: address under which other hosts reach the sandboxes; "" = this host only
+  std::string kind = "process";        // or "oci", "containerd", "simulated"
+  std::uint32_t parked = 8;            // process: sandboxes prepared and idle; oci, containerd: networks
+  sandbox::ImageOptions images;        // all but simulated
+  bool root_writable = false;          // oci
+  std::string oci_program;             // oci, containerd: path or name of crun or runc; "" = the runtime's choice
+  std::string containerd_address = "/run/containerd/containerd.sock";
+  bool shared_shim = false;            // containerd
+  std::string publish_host;            // all but simulated: address under which other hosts reach the sandboxes; "" = this host only
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 39'999;
   Duration simulated_start_p50 = 3ms;  // simulated: lognormal start times

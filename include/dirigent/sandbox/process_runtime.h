@@ -10,6 +10,7 @@
 #include <string>
 
 #include "dirigent/base/units.h"
+#include "dirigent/sandbox/image_options.h"
 #include "dirigent/sandbox/runtime.h"
 
 namespace dirigent::sandbox {
@@ -29,7 +30,7 @@ struct ProcessRuntimeOptions {
   std::string publish_host;                // the address told to other hosts; "" = sandboxes are not published
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 32'767;
-  std::string image_cache = "/var/lib/dirigent/images";  // where tar: images are unpacked, made when first needed
+  ImageOptions images;                     // where tar: images and pulled ones are kept
   Duration logs_kept = 60s;                // after a sandbox's end
 };
 

@@ -127,8 +127,26 @@ void Spawner::reap(bool report) {
   }
 }
 
-// Removes a tree of cgroup directories; true when it is gone.
+// Containers are no children of the spawner, but in the worker's cgroups.
+void kill_members(const std::string& cgroup) {
+  const int fd = ::open((cgroup + "/cgroup.procs").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  std::string text;
+  char buffer[4096];
+  for (ssize_t size; (size = ::read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(size));
+  ::close(fd);
+  for (const char* next = text.c_str(); *next != '\0';) {
+    char* end = nullptr;
+    const long pid = ::strtol(next, &end, 10);
+    if (end == next) break;
+    if (pid > 1 && pid != ::getpid()) ::kill(static_cast<pid_t>(pid), SIGKILL);
+    next = *end == '\0' ? end : end + 1;
+  }
+}
+
+// Ends what is in a tree of cgroup directories and removes it; true when it is gone.
 bool remove_tree(const std::string& path) {
+  kill_members(path);
   if (DIR* directory = ::opendir(path.c_str())) {
     while (const dirent* entry = ::readdir(directory)) {
       const std::string name = entry->d_name;

@@ -11,6 +11,7 @@
 
 #include "sandbox/cell/wire.h"
 #include "sandbox/helpers.h"
+#include "sandbox/images/store.h"
 #include "sandbox/log_ring.h"
 #include "sandbox/process/lodging.h"
 
@@ -54,6 +55,7 @@ struct Cell {
   int signal = 0;
   std::string direct;
   std::uint16_t published_port = 0;
+  ImageLease image;              // its layers stay as long as it may use them
   std::shared_ptr<LogRing> logs = std::make_shared<LogRing>();
 };
 

@@ -217,6 +217,7 @@ void ProcessRuntime::clean_up(const CellPtr& cell) {
     const auto state = is_closing ? Lodgings::State::spoiled : lodgings_.inspect(*cell->lodging);
     if (state == Lodgings::State::spoiled) lodgings_.demolish(*cell->lodging);
     loop_.post([this, cell, state] {
+      cell->image.reset();
       if (cell->published_port != 0) published_ports_.push_back(cell->published_port);
       by_serial_.erase(cell->serial);
       if (const auto found = by_id_.find(cell->id); found != by_id_.end() && found->second == cell) {

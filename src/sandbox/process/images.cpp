@@ -13,8 +13,16 @@ namespace {
 
 constexpr const char* kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-std::vector<std::string> make_environment(const StartSandbox& order, std::uint16_t port) {
+}  // namespace
+
+std::vector<std::string> make_environment(const StartSandbox& order, std::uint16_t port,
+                                          const std::vector<std::string>& of_image) {
   std::map<std::string, std::string> variables{{"PATH", kPath}, {"HOME", "/tmp"}};
+  for (const auto& line : of_image) {
+    const auto equals = line.find('=');
+    if (equals != std::string::npos && equals > 0 && line.find('\0') == std::string::npos)
+      variables[line.substr(0, equals)] = line.substr(equals + 1);
+  }
   for (const auto& [name, value] : order.spec.environment) variables[name] = value;
   // Facts, which the user cannot choose.
   variables["PORT"] = std::to_string(port);
@@ -25,6 +33,15 @@ std::vector<std::string> make_environment(const StartSandbox& order, std::uint16
   for (const auto& [name, value] : variables) lines.push_back(name + "=" + value);
   return lines;
 }
+
+std::vector<std::string> make_command(const ImageConfig& config, const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = config.entrypoint;
+  const auto& rest = arguments.empty() ? config.command : arguments;
+  command.insert(command.end(), rest.begin(), rest.end());
+  return command;
+}
+
+namespace {
 
 Status fill_exec(const Image& image, wire::Order& out) {
   struct stat status {};
@@ -61,14 +78,31 @@ Status fill_root(const Image& image, const std::string& directory, wire::Order& 
   return {};
 }
 
+// Several layers are told as lines: no path of the store has a line break in it.
+Status fill_image(const Image& image, const StoredImage& stored, const StartSandbox& order, std::uint16_t port,
+                  wire::Order& out) {
+  out.arguments = make_command(stored.config, order.spec.arguments);
+  out.environment = make_environment(order, port, stored.config.environment);
+  if (out.arguments.empty()) {
+    return failure(ErrorCode::invalid_argument,
+                   "the image {} has no command of its own: give the program and its arguments as arguments",
+                   image.location);
+  }
+  out.root = wire::RootKind::overlay;
+  for (const auto& layer : stored.layers) out.directory += (out.directory.empty() ? "" : "\n") + layer;
+  out.working_directory = stored.config.working_directory.empty() ? "/" : stored.config.working_directory;
+  return {};
+}
+
 }  // namespace
 
-Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings) {
+Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings) {
   auto image = parse_image(order.spec.image);
   if (!image) return failure(image.error());
-  wire::Order out;
+  PreparedOrder prepared;
+  wire::Order& out = prepared.wire;
   out.tmp_bytes = static_cast<std::uint64_t>(settings.tmp_max.value);
-  out.environment = make_environment(order, port);
+  out.environment = make_environment(order, port, {});
   out.hostname = to_string(order.id);
   out.port = port;
   out.node = settings.node;
@@ -86,18 +120,18 @@ Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, co
       out.arguments = order.spec.arguments;
       status = fill_root(*image, image->location, out);
       break;
-    case ImageKind::tar: {
-      auto directory = unpack_tar(image->location, settings.cache);
-      if (!directory) return failure(directory.error());
-      out.arguments = order.spec.arguments;
-      status = fill_root(*image, *directory, out);
+    case ImageKind::tar:
+    case ImageKind::reference: {
+      ImageStore& store = *settings.store;
+      prepared.image = store.find(image->location);
+      if (!prepared.image) {
+        auto lease = image->kind == ImageKind::tar ? store.tar(image->location) : store.pull(image->location);
+        if (!lease) return failure(lease.error());
+        prepared.image = std::move(*lease);
+      }
+      status = fill_image(*image, *prepared.image, order, port, out);
       break;
     }
-    case ImageKind::reference:
-      return failure(
-          ErrorCode::not_found,
-          "the process runtime cannot pull \"{}\": use builtin:, exec:, dir: or tar:, or a worker with another runtime",
-          order.spec.image);
   }
   if (!status) return failure(status.error());
   if (!order.spec.working_directory.empty()) out.working_directory = order.spec.working_directory;
@@ -107,7 +141,7 @@ Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, co
     return failure(ErrorCode::invalid_argument, "arguments and environment take {} bytes, at most {} are possible",
                    probe.bytes().size(), wire::kMessageBytesMax);
   }
-  return out;
+  return prepared;
 }
 
 }  // namespace dirigent::sandbox

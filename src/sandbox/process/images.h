@@ -8,20 +8,28 @@
 
 #include "dirigent/model/messages.h"
 #include "sandbox/cell/wire.h"
+#include "sandbox/images/store.h"
 
 namespace dirigent::sandbox {
 
 struct ImageSettings {
   std::string node;
-  std::string cache;  // for tar: images
+  std::shared_ptr<ImageStore> store;  // for tar: images and references
   Bytes tmp_max;
 };
 
-// The errors: not_found = the image is not there; invalid_argument; whatever reading a tar file gives.
-Result<wire::Order> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings);
+struct PreparedOrder {
+  wire::Order wire;
+  ImageLease image;  // keeps the layers as long as the sandbox lives; none for images without layers
+};
 
-// Unpacks a plain tar file below `cache` unless it is there already; returns the directory. Concurrent calls are
-// fine. Nothing outside the directory can be written, whatever the archive says; device nodes and ".." are refused.
-Result<std::string> unpack_tar(const std::string& file, const std::string& cache);
+// The errors: not_found = the image is not there; invalid_argument; whatever unpacking or pulling gives.
+Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings);
+
+// What every runtime tells a function: the image's and the user's variables, then the facts, which nobody can choose.
+std::vector<std::string> make_environment(const StartSandbox& order, std::uint16_t port,
+                                          const std::vector<std::string>& of_image);
+// Entry point and arguments as Docker joins them: the user's arguments stand in for the image's command.
+std::vector<std::string> make_command(const ImageConfig& config, const std::vector<std::string>& arguments);
 
 }  // namespace dirigent::sandbox

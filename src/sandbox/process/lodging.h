@@ -21,7 +21,7 @@
 #include "sandbox/cell/wire.h"
 #include "sandbox/netlink.h"
 #include "sandbox/process/cgroups.h"
-#include "sandbox/process/network.h"
+#include "sandbox/network/network.h"
 
 namespace dirigent::sandbox {
 

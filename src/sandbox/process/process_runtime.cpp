@@ -99,6 +99,7 @@ std::unique_ptr<Runtime> make_process_runtime(io::Loop& loop, ProcessRuntimeOpti
 ProcessRuntime::ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options)
     : loop_(loop),
       options_(std::move(options)),
+      images_(std::make_shared<ImageStore>(options_.images)),
       group_(loop, "sandbox"),
       spawner_socket_(loop.context().get_executor()) {}
 
@@ -226,24 +227,24 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
     co_return failure(ErrorCode::exhausted, "this worker has {} sandboxes, its limit", by_id_.size());
   auto port = choose_port(order);
   if (!port) co_return failure(port.error());
-  ImageSettings settings{options_.node.value, options_.image_cache, options_.tmp_max};
-  Result<wire::Order> wire_order;
+  ImageSettings settings{options_.node.value, images_, options_.tmp_max};
+  Result<PreparedOrder> prepared;
   const auto trees = std::make_shared<std::vector<io::FileDescriptor>>();
   if (order.spec.image.starts_with("builtin:")) {
-    wire_order = make_order(order, *port, settings);
+    prepared = make_order(order, *port, settings);
   } else {
     // Without root, cells have the host's files and look for themselves.
-    auto look = [order, port = *port, settings, trees, full = full_]() -> Result<wire::Order> {
+    auto look = [order, port = *port, settings, trees, full = full_]() -> Result<PreparedOrder> {
       auto made = make_order(order, port, settings);
       if (!made || !full) return made;
-      auto opened = open_trees(*made);
+      auto opened = open_trees(made->wire);
       if (!opened) return failure(opened.error());
       *trees = std::move(*opened);
       return made;
     };
-    wire_order = co_await helpers_->run(std::move(look));
+    prepared = co_await helpers_->run(std::move(look));
   }
-  if (!wire_order) co_return failure(wire_order.error());
+  if (!prepared) co_return failure(prepared.error());
   StartPhases phases;
   phases.create = io::Loop::now() - began;
   const Instant waiting_since = io::Loop::now();
@@ -258,7 +259,8 @@ io::Task<Launched> ProcessRuntime::launch(StartSandbox order) {
   }
   if ((*cell)->state != CellState::parked || closing_)
     co_return failure(ErrorCode::unavailable, "the cell ended before it was used (try again)");
-  co_return co_await run_order(*cell, std::move(order), std::move(*wire_order), *trees, phases);
+  (*cell)->image = std::move(prepared->image);
+  co_return co_await run_order(*cell, std::move(order), std::move(prepared->wire), *trees, phases);
 }
 
 // `trees` stay the caller's.

@@ -13,9 +13,9 @@
 #include "dirigent/sandbox/process_runtime.h"
 #include "sandbox/process/cell.h"
 #include "sandbox/process/cgroups.h"
-#include "sandbox/process/firewall.h"
+#include "sandbox/network/firewall.h"
+#include "sandbox/network/network.h"
 #include "sandbox/process/lodging.h"
-#include "sandbox/process/network.h"
 #include "sandbox/process/spawner.h"
 
 namespace dirigent::sandbox {
@@ -100,6 +100,7 @@ class ProcessRuntime final : public Runtime {
   std::function<void(SandboxId, SandboxEnd)> on_end_;
   std::vector<std::string> weaknesses_;
 
+  std::shared_ptr<ImageStore> images_;
   std::unique_ptr<Helpers> helpers_;
   io::TaskGroup group_;
   NameLock node_lock_;

@@ -274,7 +274,7 @@ TEST_CASE("forwarding: nothing follows half an interim response, not even an err
   Plane plane([](roles::ProxyOptions& options) { options.limits.head_max = 512_KiB; });
   plane.route("f", {sandbox.address()}, [](FunctionRoute& route) { route.limits.idle_timeout = 300ms; });
   Wire wire = Wire::connect(plane.address());
-  wire.shrink_buffers(2048);
+  wire.shrink_buffers(65536);
   wire.write(get("/", "f"));
   REQUIRE(plane.eventually([&] { return plane.in_flight() == 1; }));
   REQUIRE(plane.eventually([&] { return plane.in_flight() == 0; }));

@@ -273,7 +273,8 @@ TEST_CASE("http2 sandbox: more requests than it takes streams get more connectio
   auto client = connect_http2(plane.address());
   std::vector<std::int32_t> ids;
   for (int i = 0; i < 6; ++i) ids.push_back(client.get("f"));
-  REQUIRE(plane.eventually([&] { return sandbox.connections() >= 3; }));
+  // Before its SETTINGS arrive a new connection may get more than it takes; those are refused, and tried on another one.
+  REQUIRE(plane.eventually([&] { return sandbox.connections() >= 2; }));
   release.set();
   for (const auto id : ids) CHECK(client.answer(id).body == "fine");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "sandbox/process/network.h"
+#include "sandbox/network/network.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -90,11 +90,25 @@ Result<std::unique_ptr<Network>> Network::open(const std::string& node) {
 Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, std::uint32_t number) {
   const std::lock_guard lock(mutex_);
   const std::string name = fmt::format("{}{:x}", link_prefix(), serial);
-  const std::string outer = mac_of(0, range_, number);
-  const std::string inner = mac_of(1, range_, number);
-  if (const int error = socket_.run(netlink::make_veth(name, outer, wire::kInnerLink, inner, pid, 0))) {
+  if (const int error = socket_.run(netlink::make_veth(name, mac_of(0, range_, number), wire::kInnerLink,
+                                                       mac_of(1, range_, number), pid, 0))) {
     return errno_failure(error, fmt::format("cannot make the link {} to process {}", name, pid));
   }
+  return route(name, number);
+}
+
+Result<wire::Network> Network::attach_namespace(std::uint32_t serial, int network_namespace, std::uint32_t number) {
+  const std::lock_guard lock(mutex_);
+  const std::string name = fmt::format("{}{:x}", link_prefix(), serial);
+  if (const int error = socket_.run(netlink::make_veth_into(name, mac_of(0, range_, number), wire::kInnerLink,
+                                                            mac_of(1, range_, number), network_namespace))) {
+    return errno_failure(error, fmt::format("cannot make the link {}", name));
+  }
+  return route(name, number);
+}
+
+// The host's side of a link that has just been made.
+Result<wire::Network> Network::route(const std::string& name, std::uint32_t number) {
   const auto index = static_cast<int>(::if_nametoindex(name.c_str()));
   if (index == 0) return errno_failure(errno, fmt::format("cannot find the link {}", name));
   // No link-local address and its chatter on the host's side.
@@ -105,10 +119,10 @@ Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, s
   }
   std::vector<netlink::Request> requests;
   requests.push_back(netlink::add_host_route(index, address_of(number), gateway()));
-  requests.push_back(netlink::add_neighbour(index, address_of(number), inner));
+  requests.push_back(netlink::add_neighbour(index, address_of(number), mac_of(1, range_, number)));
   if (const int error = socket_.run(requests))
     return errno_failure(error, fmt::format("cannot route {} to {}", to_dotted(address_of(number)), name));
-  return wire::Network{address_of(number), gateway(), outer, inner};
+  return wire::Network{address_of(number), gateway(), mac_of(0, range_, number), mac_of(1, range_, number)};
 }
 
 void Network::remove_gateway() {

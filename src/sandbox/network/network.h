@@ -41,6 +41,8 @@ class Network {
 
   // Makes the link of a cell whose first process is `pid`. Any one thread at a time (serialised inside).
   Result<wire::Network> attach(std::uint32_t serial, std::uint32_t pid, std::uint32_t number);
+  // The same with a descriptor of the network namespace, for cells that have no process yet.
+  Result<wire::Network> attach_namespace(std::uint32_t serial, int network_namespace, std::uint32_t number);
   void remove_gateway();
   // Waits until the kernel has removed every link of the range: it does so behind the end of their namespaces.
   void wait_for_links(Duration patience) const;
@@ -53,6 +55,7 @@ class Network {
 
  private:
   Network() = default;
+  Result<wire::Network> route(const std::string& name, std::uint32_t number);
 
   std::uint32_t range_ = 0;
   NameLock lock_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "sandbox/process/firewall.h"
+#include "sandbox/network/firewall.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+//
+// The runtime around an engine: images, addresses, published ports, logs, ends and clean-up. Opening, launching and
+// removing in container_runtime.cpp, what happens to running containers in container_events.cpp, networks ahead of
+// time in network_pool.cpp.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "dirigent/sandbox/container_options.h"
+#include "dirigent/sandbox/runtime.h"
+#include "sandbox/network/firewall.h"
+#include "sandbox/oci/container.h"
+#include "sandbox/oci/network_pool.h"
+#include "sandbox/process/spawner.h"
+
+namespace dirigent::sandbox {
+
+class ContainerRuntime final : public Runtime {
+ public:
+  ContainerRuntime(io::Loop& loop, ContainerOptions options, std::unique_ptr<Engine> engine);
+  ~ContainerRuntime() override;
+
+  [[nodiscard]] std::string_view name() const override { return engine_->name(); }
+  io::Task<void> open() override;
+  void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
+  io::Task<Launched> launch(StartSandbox order) override;
+  io::Task<void> remove(SandboxId id, Duration grace) override;
+  io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
+  [[nodiscard]] std::vector<LogLine> logs(SandboxId id, std::size_t lines_max) const override;
+  [[nodiscard]] std::vector<std::string> weaknesses() const override { return weaknesses_; }
+  io::Task<void> close() override;
+
+ private:
+  using ContainerPtr = std::shared_ptr<Container>;
+  struct Opened {
+    Cgroups cgroups;
+    std::unique_ptr<Network> network;
+    std::unique_ptr<Firewall> firewall;
+    std::vector<std::string> weaknesses;
+    NameLock node_lock;
+    Spawner guard;
+  };
+
+  // container_runtime.cpp
+  [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options);
+  // One launch on its way. It goes on when the caller of launch() is cancelled, and takes back what it has made then:
+  // half a container cannot be left to whoever comes next.
+  struct Launching {
+    explicit Launching(io::Loop& loop) : done(loop) {}
+    Signal done;
+    Status status;
+    StartPhases phases;
+  };
+  io::Task<void> carry_out(std::shared_ptr<Launching> launching, ContainerPtr container, StartSandbox order, Image image);
+  io::Task<ImageLease> take_image(Image image);
+  io::Task<void> start(ContainerPtr container, StartSandbox order, Image image, StartPhases& phases);
+  io::Task<void> take_turn(Instant deadline);
+  void give_turn();
+  io::Task<void> publish(ContainerPtr container, std::uint16_t port);
+  void take_down_parts();
+
+  // container_events.cpp
+  void watch(const ContainerPtr& container);
+  void read_output(const ContainerPtr& container, int stream);
+  bool drain_output(const ContainerPtr& container, int stream);
+  void kill(const ContainerPtr& container, int signal);
+  io::Task<void> finish(ContainerPtr container);
+  SandboxEnd describe_end(const ContainerPtr& container, const Result<ExitStatus>& status) const;
+  void release(const ContainerPtr& container);
+  void forget_old_logs();
+
+  io::Loop& loop_;
+  ContainerOptions options_;
+  std::unique_ptr<Engine> engine_;
+  bool opened_ = false;
+  bool closing_ = false;
+  std::function<void(SandboxId, SandboxEnd)> on_end_;
+  std::vector<std::string> weaknesses_;
+
+  std::shared_ptr<ImageStore> images_;
+  std::unique_ptr<Helpers> helpers_;        // short work: rules, cgroups
+  std::unique_ptr<Helpers> image_helpers_;  // pulling may take minutes and must not keep the short work
+  io::TaskGroup group_;
+  NameLock node_lock_;
+  Cgroups cgroups_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<Firewall> firewall_;
+  std::unique_ptr<NetworkPool> networks_;
+  Spawner guard_;                           // removes what is left when the worker is killed
+
+  std::uint32_t next_serial_ = 0;
+  std::deque<std::uint16_t> published_ports_;
+  std::unordered_map<SandboxId, ContainerPtr> by_id_;
+  std::size_t starting_ = 0;
+  std::deque<std::shared_ptr<Signal>> turns_;             // launches that wait for one of starts_max
+  std::map<std::string, std::shared_ptr<Signal>> image_work_;  // one unpacking at a time of one image
+  struct KeptLogs {
+    SandboxId id;
+    Instant until;
+    std::shared_ptr<LogRing> logs;
+  };
+  std::deque<KeptLogs> kept_logs_;
+  std::shared_ptr<Signal> empty_;           // set when by_id_ becomes empty while closing
+};
+
+}  // namespace dirigent::sandbox
