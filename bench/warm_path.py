@@ -355,6 +355,17 @@ def resident_kib(pid):
     return int(re.search(r"^VmRSS:\s*(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE).group(1))
 
 
+def overtakers(calls, slack_us=100):
+    """How many of [(came, got its slot)], in the order in which they came, got theirs before one that had come earlier by more than `slack_us`."""
+    count, latest, behind = 0, 0, 0
+    for came, granted in calls:
+        while calls[behind][0] < came - slack_us:
+            latest = max(latest, calls[behind][1])
+            behind += 1
+        count += granted < latest - slack_us
+    return count
+
+
 def queue(figures):
     """10,000 requests for a function whose first sandbox takes seconds to start."""
     cluster = figures.cluster
@@ -409,13 +420,18 @@ def queue(figures):
     for connection in connections:
         connection.close()
     displaced = max((abs(place - index) for place, index in enumerate(order)), default=0)
+    # Answers overtake one another, because the sandboxes share CPUs; who gets a slot first is what the data plane decides.
+    text = cluster.request(f"/v1/calls?function=queue&limit={WAITERS}", address=role.addresses["admin"])[2]
+    calls = sorted(json.loads(text)["calls"], key=lambda call: call["started_us"])
+    overtaken = overtakers([(call["started_us"], call["started_us"] + sum(time for phase, time in call["phases_us"].items() if phase not in ("proxy", "fn")))
+                            for call in calls])
     waiter_kib = (queued_kib - connected_kib) / WAITERS
-    say(bench="queue", waiters=WAITERS, waiting_max=waiting[0], answered=len(order), failed=failed, out_of_order_max=displaced, waiter_kib=waiter_kib,
+    say(bench="queue", waiters=WAITERS, waiting_max=waiting[0], answered=len(order), failed=failed, out_of_order_max=displaced, granted=len(calls), overtook=overtaken, waiter_kib=waiter_kib,
         connection_kib=(connected_kib - before_kib) / WAITERS, sandboxes=len(ids), wanted=wanted[0])
     figures.rows += [
         (f"{WAITERS} requests queued for one cold function: answered", str(len(order)), "", "all", "yes" if len(order) == WAITERS else "**no**"),
-        ("... answered how far from their order, with up to 4 sandboxes", f"{displaced} places at most", "", "first come, first served",
-         "yes" if displaced <= WAITERS // 100 else "**no**"),
+        ("... got a slot before one that had come earlier (answers overtake one another by up to so many places)", f"{overtaken} ({displaced})", "",
+         "first come, first served", "yes" if len(calls) == WAITERS and overtaken == 0 else "**no**"),
         ("... memory of a waiter (of its connection before it asked)", f"{waiter_kib:.1f} KiB ({(connected_kib - before_kib) / WAITERS:.1f} KiB)", "",
          "<= 10 KiB", "yes" if waiter_kib <= 10 else "**no**"),
         ("... sandboxes created, wanted", f"{len(ids)}, {wanted[0]}", "", "created <= wanted", "yes" if len(ids) <= wanted[0] else "**no**")]

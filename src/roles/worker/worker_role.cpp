@@ -111,6 +111,15 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   std::uint64_t launches_ = 0;
   std::uint64_t launch_failures_ = 0;
   Histogram launch_times_;
+  struct StartTimes {  // of sandboxes that became ready
+    Histogram create, network, start, probe;
+    void record(const StartPhases& phases) {
+      create.record(phases.create);
+      network.record(phases.network);
+      start.record(phases.start);
+      probe.record(phases.probe);
+    }
+  } start_times_;
 };
 
 io::Task<void> WorkerRoleImpl::open() {
@@ -143,7 +152,11 @@ io::Task<void> WorkerRoleImpl::open() {
 // --- effects ------------------------------------------------------------------------------------------------------
 
 void WorkerRoleImpl::perform(core::KeeperEffects effects) {
-  for (auto& message : effects.messages) client_->send(std::move(message));
+  for (auto& message : effects.messages) {
+    const auto* changed = std::get_if<SandboxChanged>(&message);
+    if (changed != nullptr && changed->status.state == SandboxState::ready) start_times_.record(changed->status.phases);
+    client_->send(std::move(message));
+  }
   for (auto& launch_effect : effects.launches) tasks_.spawn(launch(std::move(launch_effect.order)));
   for (auto& probe_effect : effects.probes) tasks_.spawn(probe(std::move(probe_effect)));
   for (auto& removal : effects.removals) tasks_.spawn(remove(removal));
@@ -262,6 +275,14 @@ std::string WorkerRoleImpl::metrics() const {
   writer.counter("dirigent_worker_launch_failures_total", "Launches that failed.", static_cast<double>(launch_failures_), {{"node", node}});
   static constexpr double kBounds[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5};
   writer.histogram("dirigent_worker_launch_seconds", "Order to running process.", launch_times_, kBounds, {{"node", node}});
+  const std::pair<std::string_view, const Histogram*> phases[] = {{"create", &start_times_.create},
+                                                                  {"network", &start_times_.network},
+                                                                  {"start", &start_times_.start},
+                                                                  {"probe", &start_times_.probe}};
+  for (const auto& [phase, times] : phases) {
+    writer.histogram("dirigent_sandbox_create_seconds", "Order to ready, by phase.", *times, kBounds,
+                     {{"node", node}, {"runtime", runtime_->name()}, {"phase", phase}});
+  }
   write_link_metrics(writer, client_->counters(), "control");
   return writer.take();
 }

@@ -397,6 +397,7 @@ std::vector<LogLine> ProcessRuntime::logs(SandboxId id, std::size_t lines_max) c
 io::Task<void> ProcessRuntime::close() {
   if (!opened_ || closing_) co_return Status{};
   closing_ = true;
+  images_->stop();
   group_.cancel();
   for (const auto& waiter : std::exchange(waiters_, {})) {
     waiter->error = Error{ErrorCode::unavailable, "the worker is stopping"};
