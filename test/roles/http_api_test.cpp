@@ -222,6 +222,12 @@ TEST_CASE("api: health, readiness, metrics, cluster and data planes answer what 
   CHECK_CONTAINS(f.api.ask("GET", "/v1/data-planes").body, R"("invoke_address":"127.0.0.1:18080")");
   f.put_hello();
   CHECK(f.api.ask("GET", "/v1/functions?names_only=1").body == R"({"names":["hello"]})");
+  const std::string summary = f.api.ask("GET", "/v1/functions?summary=1").body;
+  CHECK_CONTAINS(summary, R"("name":"hello")");
+  CHECK_CONTAINS(summary, R"("scale_max":0)");
+  CHECK(summary.find("events") == std::string::npos);
+  CHECK(summary.size() < f.api.ask("GET", "/v1/functions").body.size() / 2);
+  CHECK(f.api.ask("GET", "/v1/functions?summary=maybe").status == 400);
   f.service.data_plane_list.clear();
   CHECK_CONTAINS(f.api.ask("GET", "/v1/functions/hello").body, R"("url":null)");
 }

@@ -36,7 +36,9 @@ std::vector<std::string> list_row(const FunctionRow& f, bool wide) {
 }
 
 int list(VerbContext& context) {
-  auto body = context.client.call("GET", "/v1/functions");
+  // Settings and events of thousands of functions are much to print for a table that shows none of them.
+  const bool is_whole = context.output == Output::json;
+  auto body = context.client.call("GET", is_whole ? "/v1/functions" : "/v1/functions?summary=1");
   if (!body) return context.fail(body.error());
   if (context.output == Output::json) {
     context.terminal.write(pretty_json(*body));

@@ -122,7 +122,7 @@ Outcome<TopFrame> look(VerbContext& context, const TopOptions& options) {
     recent.push_back(std::move(*rows));
   }
   if (recent.empty()) return tl::unexpected(std::move(last));
-  auto functions = ask_control(context, "/v1/functions", read_functions);
+  auto functions = ask_control(context, "/v1/functions?summary=1", read_functions);
   if (!functions) return tl::unexpected(functions.error());
   auto nodes = ask_control(context, "/v1/nodes", read_nodes);
   if (!nodes) return tl::unexpected(nodes.error());

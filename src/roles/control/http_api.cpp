@@ -188,11 +188,14 @@ class Api {
   Answer collection(io::HttpRequest request) {
     if (request.method == "POST") co_return co_await deploy(std::move(request), std::nullopt);
     if (request.method != "GET") co_return wrong_method(request.method, request.path(), "GET, POST");
-    auto query = read_query(request, {"names_only"});
+    auto query = read_query(request, {"names_only", "summary"});
     if (!query) co_return problem(query.error());
     auto names_only = switch_of(*query, "names_only", false);
     if (!names_only) co_return problem(names_only.error());
     if (*names_only) co_return io::json_response(200, names_json(service_.names()));
+    auto summary = switch_of(*query, "summary", false);
+    if (!summary) co_return problem(summary.error());
+    if (*summary) co_return io::json_response(200, summaries_json(service_.list(), invoke_address()));
     co_return io::json_response(200, functions_json(service_.list(), invoke_address()));
   }
 

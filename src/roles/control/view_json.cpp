@@ -116,6 +116,39 @@ Json view_object(const FunctionView& view, std::string_view invoke_address) {
   return json;
 }
 
+// Of view_object() what a table of thousands of functions shows, under the same names: neither settings nor events.
+Json summary_object(const FunctionView& view, std::string_view invoke_address) {
+  const Function& function = view.function;
+  Json json{{"name", function.name.value},
+            {"created_at_us", function.created_at.time_since_epoch().count()},
+            {"serving", function.serving ? Json(function.serving->value) : Json()},
+            {"candidate", function.candidate ? Json(function.candidate->value) : Json()},
+            {"manual_scale", function.manual_scale ? Json(*function.manual_scale) : Json()}};
+  put_url(json, function.name, invoke_address);
+  if (const Revision* shown = shown_revision(function)) {
+    json["revision"] = shown->number.value;
+    json["revision_name"] = revision_name(function.name, shown->number);
+    json["revisions"] = Json::array({Json{{"revision", shown->number.value},
+                                          {"spec", Json{{"image", shown->spec.image},
+                                                        {"scale_min", shown->spec.scaling.min_scale},
+                                                        {"scale_max", shown->spec.scaling.max_scale}}}}});
+  }
+  Json sandboxes = Json::array();
+  for (const auto& sandbox : view.sandboxes) {
+    sandboxes.push_back(Json{{"id", to_string(sandbox.status.id)}, {"state", to_string(sandbox.status.state)}});
+  }
+  json["status"] = Json{{"invocable", view.invocable},
+                        {"reason", view.invocable_reason},
+                        {"wanted", view.wanted},
+                        {"ready", count(view, SandboxState::ready)},
+                        {"waiting", view.waiting},
+                        {"in_flight", view.in_flight},
+                        {"requests_per_second", view.requests_per_second},
+                        {"sandboxes", std::move(sandboxes)},
+                        {"last_scaling", view.last_scaling ? Json{{"panicking", view.last_scaling->panicking}} : Json()}};
+  return json;
+}
+
 Json resources_json(const Resources& resources) {
   return Json{{"cpu_milli", resources.cpu.value}, {"memory_bytes", resources.memory.value}};
 }
@@ -129,6 +162,12 @@ std::string function_json(const FunctionView& view, std::string_view invoke_addr
 std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address) {
   Json array = Json::array();
   for (const auto& view : views) array.push_back(view_object(view, invoke_address));
+  return print_json(Json{{"functions", std::move(array)}});
+}
+
+std::string summaries_json(const std::vector<FunctionView>& views, std::string_view invoke_address) {
+  Json array = Json::array();
+  for (const auto& view : views) array.push_back(summary_object(view, invoke_address));
   return print_json(Json{{"functions", std::move(array)}});
 }
 

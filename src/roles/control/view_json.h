@@ -15,6 +15,8 @@ namespace dirigent::roles {
 
 // `invoke_address` is a data plane's host:port, "" when none is connected (then there is no "url").
 std::string function_json(const FunctionView& view, std::string_view invoke_address);
+// The same with what a table shows only: a fraction of the time and size.
+std::string summaries_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
 std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
 std::string names_json(const std::vector<FunctionName>& names);
