@@ -62,4 +62,18 @@ std::string LogRing::tail(std::size_t bytes_max) const {
   return text;
 }
 
+void EndedLogs::keep(SandboxId id, std::shared_ptr<LogRing> logs, Instant until) {
+  kept_.push_back({id, until, std::move(logs)});
+  while (kept_.size() > kSandboxesMax) kept_.pop_front();
+}
+
+void EndedLogs::forget_until(Instant now) {
+  while (!kept_.empty() && kept_.front().until <= now) kept_.pop_front();
+}
+
+std::vector<LogLine> EndedLogs::newest(SandboxId id, std::size_t lines_max) const {
+  const auto found = std::find_if(kept_.rbegin(), kept_.rend(), [id](const Kept& kept) { return kept.id == id; });
+  return found == kept_.rend() ? std::vector<LogLine>{} : found->logs->newest(lines_max);
+}
+
 }  // namespace dirigent::sandbox

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,25 @@ class LogRing {
   std::deque<LogLine> lines_;
   std::size_t bytes_ = 0;
   std::string partial_[2];
+};
+
+// The output of the last sandboxes that have ended, for a while.
+class EndedLogs {
+ public:
+  static constexpr std::size_t kSandboxesMax = 256;
+  void keep(SandboxId id, std::shared_ptr<LogRing> logs, Instant until);
+  void forget_until(Instant now);
+  // Empty when nothing is kept of it.
+  [[nodiscard]] std::vector<LogLine> newest(SandboxId id, std::size_t lines_max) const;
+  void clear() { kept_.clear(); }
+
+ private:
+  struct Kept {
+    SandboxId id;
+    Instant until;
+    std::shared_ptr<LogRing> logs;
+  };
+  std::deque<Kept> kept_;
 };
 
 }  // namespace dirigent::sandbox

@@ -18,7 +18,6 @@ namespace dirigent::sandbox {
 namespace {
 
 constexpr std::size_t kLastOutputBytesMax = 4096;
-constexpr std::size_t kKeptLogsMax = 256;
 
 }  // namespace
 
@@ -124,18 +123,13 @@ void ContainerRuntime::release(const ContainerPtr& container) {
   container->image.reset();
   if (const auto found = by_id_.find(container->id); found != by_id_.end() && found->second == container) {
     if (options_.logs_kept > Duration::zero() && container->end) {
-      kept_logs_.push_back({container->id, io::Loop::now() + options_.logs_kept, container->logs});
-      while (kept_logs_.size() > kKeptLogsMax) kept_logs_.pop_front();
+      kept_logs_.keep(container->id, container->logs, io::Loop::now() + options_.logs_kept);
     }
     by_id_.erase(found);
   }
-  forget_old_logs();
+  kept_logs_.forget_until(io::Loop::now());
   container->gone.set();
   if (by_id_.empty() && empty_) empty_->set();
-}
-
-void ContainerRuntime::forget_old_logs() {
-  while (!kept_logs_.empty() && kept_logs_.front().until <= io::Loop::now()) kept_logs_.pop_front();
 }
 
 }  // namespace dirigent::sandbox

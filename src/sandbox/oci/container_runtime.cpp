@@ -409,9 +409,7 @@ io::Task<bool> ContainerRuntime::probe(SandboxId id, std::string ready_path, Dur
 
 std::vector<LogLine> ContainerRuntime::logs(SandboxId id, std::size_t lines_max) const {
   if (const auto found = by_id_.find(id); found != by_id_.end()) return found->second->logs->newest(lines_max);
-  const auto kept =
-      std::find_if(kept_logs_.rbegin(), kept_logs_.rend(), [id](const KeptLogs& k) { return k.id == id; });
-  return kept == kept_logs_.rend() ? std::vector<LogLine>{} : kept->logs->newest(lines_max);
+  return kept_logs_.newest(id, lines_max);
 }
 
 io::Task<void> ContainerRuntime::close() {

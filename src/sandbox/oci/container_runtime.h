@@ -71,7 +71,6 @@ class ContainerRuntime final : public Runtime {
   io::Task<void> finish(ContainerPtr container);
   SandboxEnd describe_end(const ContainerPtr& container, const Result<ExitStatus>& status) const;
   void release(const ContainerPtr& container);
-  void forget_old_logs();
 
   io::Loop& loop_;
   ContainerOptions options_;
@@ -98,12 +97,7 @@ class ContainerRuntime final : public Runtime {
   std::size_t starting_ = 0;
   std::deque<std::shared_ptr<Signal>> turns_;             // launches that wait for one of starts_max
   std::map<std::string, std::shared_ptr<Signal>> image_work_;  // one unpacking at a time of one image
-  struct KeptLogs {
-    SandboxId id;
-    Instant until;
-    std::shared_ptr<LogRing> logs;
-  };
-  std::deque<KeptLogs> kept_logs_;
+  EndedLogs kept_logs_;
   std::shared_ptr<Signal> empty_;           // set when by_id_ becomes empty while closing
 };
 

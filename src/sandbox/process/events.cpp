@@ -15,7 +15,6 @@ namespace dirigent::sandbox {
 namespace {
 
 constexpr std::size_t kLastOutputBytesMax = 4096;
-constexpr std::size_t kKeptLogsMax = 256;
 constexpr Duration kFirstSettlePause = 4ms;  // then four times as long each time ...
 constexpr Duration kLastSettlePause = 4s;    // ... to this
 
@@ -279,9 +278,7 @@ io::Task<void> ProcessRuntime::demolish(LodgingPtr lodging) {
 }
 
 void ProcessRuntime::keep_logs(const CellPtr& cell) {
-  if (options_.logs_kept <= Duration::zero()) return;
-  kept_logs_.push_back({cell->id, io::Loop::now() + options_.logs_kept, cell->logs});
-  while (kept_logs_.size() > kKeptLogsMax) kept_logs_.pop_front();
+  if (options_.logs_kept > Duration::zero()) kept_logs_.keep(cell->id, cell->logs, io::Loop::now() + options_.logs_kept);
 }
 
 }  // namespace dirigent::sandbox

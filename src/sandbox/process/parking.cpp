@@ -267,7 +267,7 @@ io::Task<void> ProcessRuntime::tend_pool() {
       group_.spawn(demolish(vacant_.front()));
       vacant_.pop_front();
     }
-    while (!kept_logs_.empty() && kept_logs_.front().until <= io::Loop::now()) kept_logs_.pop_front();
+    kept_logs_.forget_until(io::Loop::now());
     refill();
   }
 }

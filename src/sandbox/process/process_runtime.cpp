@@ -388,10 +388,7 @@ io::Task<bool> ProcessRuntime::probe(SandboxId id, std::string ready_path, Durat
 
 std::vector<LogLine> ProcessRuntime::logs(SandboxId id, std::size_t lines_max) const {
   if (const auto found = by_id_.find(id); found != by_id_.end()) return found->second->logs->newest(lines_max);
-  const auto kept =
-      std::find_if(kept_logs_.rbegin(), kept_logs_.rend(), [id](const KeptLogs& k) { return k.id == id; });
-  if (kept == kept_logs_.rend()) return {};
-  return kept->logs->newest(lines_max);
+  return kept_logs_.newest(id, lines_max);
 }
 
 io::Task<void> ProcessRuntime::close() {

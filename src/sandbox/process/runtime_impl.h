@@ -123,12 +123,7 @@ class ProcessRuntime final : public Runtime {
   std::size_t recent_launches_ = 0;                // in this second
   std::size_t demand_ = 0;                         // of the busiest of the last seconds
   Instant refill_after_{};                         // after a failure to park
-  struct KeptLogs {
-    SandboxId id;
-    Instant until;
-    std::shared_ptr<LogRing> logs;
-  };
-  std::deque<KeptLogs> kept_logs_;
+  EndedLogs kept_logs_;
   std::shared_ptr<Signal> empty_;                  // set when by_serial_ becomes empty while closing
 };
 
