@@ -177,6 +177,20 @@ void bind_data(Binder& bind, Options& options) {
   bind.flag("expose_timing", options.expose_timing);
   bind.text("access_log", options.access_log);
   bind.fraction("access_log_sample", options.access_log_sample);
+  bind.parse<Bytes>("head_max", options.limits.head_max, parse_bytes);
+  if (options.limits.head_max < 1_KiB || options.limits.head_max > 1_MiB) {
+    bind.fail("head_max", Error{ErrorCode::invalid_argument, "must be 1KiB to 1MiB"});
+  }
+  bind.number("headers_max", options.limits.headers_max, 8, 256);
+  bind.parse<Bytes>("target_max", options.limits.target_max, parse_bytes);
+  if (options.limits.target_max < Bytes{64} || options.limits.target_max > options.limits.head_max) {
+    bind.fail("target_max", Error{ErrorCode::invalid_argument, "must be 64 bytes to head_max"});
+  }
+  bind.duration("head_timeout", options.limits.head_timeout);
+  bind.duration("keep_alive_timeout", options.limits.keep_alive_timeout);
+  bind.number("requests_per_connection_max", options.limits.requests_per_connection_max, 0, 1'000'000'000);
+  bind.duration("connect_timeout", options.limits.connect_timeout);
+  bind.duration("sandbox_keep_alive", options.limits.sandbox_keep_alive);
   bind.number("streams_max", options.limits.streams_max, 1, 100'000);
   bind.number("connections_per_address_max", options.limits.connections_per_address_max, 0, 1'000'000);
   bind.duration("body_timeout", options.limits.body_timeout);

@@ -84,6 +84,14 @@ void add_data(Table& table, const std::string& section, const std::string& shard
   table.push_back({section, "expose_timing", "", "true", "Server-Timing on every response"});
   table.push_back({section, "access_log", "PATH", "", "one JSON line per call; \"-\" = standard output, without it none"});
   table.push_back({section, "access_log_sample", "FRACTION", "1", "of the calls that are logged, 0 to 1"});
+  table.push_back({section, "head_max", "BYTES", "32KiB", "largest head of a request; of a response twice as much"});
+  table.push_back({section, "headers_max", "N", "100", "most headers of a message"});
+  table.push_back({section, "target_max", "BYTES", "8KiB", "longest request target"});
+  table.push_back({section, "head_timeout", "DURATION", "10s", "longest arrival of a request's head"});
+  table.push_back({section, "keep_alive_timeout", "DURATION", "60s", "longest wait for the next request of a connection"});
+  table.push_back({section, "requests_per_connection_max", "N", "0", "requests until a client connection is closed; 0 = no limit"});
+  table.push_back({section, "connect_timeout", "DURATION", "500ms", "longest wait for a connection to a sandbox"});
+  table.push_back({section, "sandbox_keep_alive", "DURATION", "60s", "how long an idle connection to a sandbox is kept"});
   table.push_back({section, "streams_max", "N", "1000", "most HTTP/2 requests at a time on one client connection"});
   table.push_back({section, "connections_per_address_max", "N", "0",
                    "most connections of one client address; 0 = no limit (trusted proxies have none)"});

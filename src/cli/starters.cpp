@@ -130,6 +130,14 @@ class RunningData final : public RunningRole {
 };
 
 void set_limits(roles::DataLimits& limits, const DataLimitOptions& options) {
+  limits.head_max = options.head_max;
+  limits.headers_max = options.headers_max;
+  limits.target_max = options.target_max;
+  limits.head_timeout = options.head_timeout;
+  limits.keep_alive_timeout = options.keep_alive_timeout;
+  limits.requests_per_connection_max = options.requests_per_connection_max;
+  limits.connect_timeout = options.connect_timeout;
+  limits.sandbox_keep_alive = options.sandbox_keep_alive;
   limits.streams_max = options.streams_max;
   limits.connections_per_address_max = options.connections_per_address_max;
   limits.body_timeout = options.body_timeout;

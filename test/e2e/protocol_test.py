@@ -242,7 +242,8 @@ def test_limits_are_settings(cluster):
     role = cluster.start("dev", "--memory-max", "1", expect_start=False)
     check(role.wait() != 0 and "memory_max" in role.output(), role.output())
     needs_root()
-    role = cluster.dev("--runtime", "simulated", "--connections-per-address-max", "1", "--streams-max", "7", "--body-max", "10")
+    role = cluster.dev("--runtime", "simulated", "--connections-per-address-max", "1", "--streams-max", "7", "--body-max", "10",
+                       "--target-max", "64", "--head-max", "2KiB", "--headers-max", "20")
     cluster.ctl("deploy", "hello", "--image", "builtin:hello")
     host, _, port = cluster.invoke_address.rpartition(":")
     kept = http.client.HTTPConnection(host, int(port), timeout=30)
@@ -255,6 +256,12 @@ def test_limits_are_settings(cluster):
     check_equal(kept.getresponse().status, 200)
     check_equal(cluster.request("/function/hello")[0], 429)
     kept.close()
+    eventually(lambda: metric(cluster, role, "dirigent_client_connections") == 0, "the connection is gone")
+    path = "/function/hello?"
+    check_equal(cluster.request(path + "x" * (64 - len(path)))[0], 200)
+    check_equal(cluster.request(path + "x" * (65 - len(path)))[0], 400)
+    check_equal(cluster.request("/function/hello", headers={"X-Long": "x" * 2048})[0], 400)
+    check_equal(cluster.request("/function/hello", headers={f"X-{i}": "1" for i in range(20)})[0], 400)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,14 @@ struct ControlOptions {
 
 // Limits of a data plane, shared by `data` and `dev`.
 struct DataLimitOptions {
+  Bytes head_max = 32_KiB;                         // of a request; twice as much of a response
+  std::uint32_t headers_max = 100;
+  Bytes target_max = 8_KiB;
+  Duration head_timeout = 10s;
+  Duration keep_alive_timeout = 60s;               // of a client connection without a request
+  std::uint32_t requests_per_connection_max = 0;   // 0 = no limit
+  Duration connect_timeout = 500ms;                // to a sandbox
+  Duration sandbox_keep_alive = 60s;               // of a connection to a sandbox without a request
   std::uint32_t streams_max = 1000;                // HTTP/2 requests at a time on one connection
   std::uint32_t connections_per_address_max = 0;   // 0 = no limit
   Duration body_timeout = 10s;
