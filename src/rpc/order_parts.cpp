@@ -3,17 +3,16 @@
 // How large a message is on the wire, and route updates cut into parts that fit and joined again.
 // The constants are the sizes of the structs' fixed parts and pointers, rounded up.
 #include <iterator>
-#include <map>
 #include <utility>
 
 #include "rpc/convert.h"
+#include "rpc/convert_structs.h"
 
 namespace dirigent::rpc {
 
 namespace {
 
 constexpr std::size_t kPartBytes = std::size_t{1} << 20;
-using Pairs = std::map<std::string, std::string>;
 
 constexpr std::size_t kTextBytes = 8;  // terminator and padding of a text
 std::size_t weight(const std::string& text) { return text.size() + kTextBytes; }

@@ -39,22 +39,6 @@ bool run_script(const TemporaryDirectory& directory, const std::string& script) 
   return std::system(("bash " + path).c_str()) == 0;
 }
 
-struct Listener {
-  Listener() {
-    fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-    ::listen(fd, 16);
-    socklen_t size = sizeof address;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-    port = ntohs(address.sin_port);
-  }
-  ~Listener() { ::close(fd); }
-  int fd = -1;
-  int port = 0;
-};
-
 }  // namespace
 
 TEST_CASE("container: every attempt to reach beyond the container is refused") {

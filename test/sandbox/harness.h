@@ -80,6 +80,16 @@ class TemporaryDirectory {
   std::string path;
 };
 
+// A listener of this test's process on every address of the host, as a service of the host would be.
+struct Listener {
+  Listener();
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener();
+  int fd = -1;
+  int port = 0;
+};
+
 }  // namespace dirigent::sandbox::test
 
 #define NEEDS_ROOT()                                            \

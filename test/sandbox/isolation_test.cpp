@@ -33,23 +33,6 @@ bool has_controllers(const OpenRuntime& open) {
   return true;
 }
 
-// A listener of this test's process, as a service of the host would be.
-struct Listener {
-  Listener() {
-    fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-    ::listen(fd, 16);
-    socklen_t size = sizeof address;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-    port = ntohs(address.sin_port);
-  }
-  ~Listener() { ::close(fd); }
-  int fd = -1;
-  int port = 0;
-};
-
 std::set<std::string> our_links() {
   std::set<std::string> names;
   struct if_nameindex* links = ::if_nameindex();
