@@ -14,12 +14,9 @@ measurement and a table; --markdown replaces the part of FILE between the lines 
 """
 import argparse
 import contextlib
-import datetime
 import json
-import math
 import os
 import pathlib
-import platform
 import re
 import shutil
 import socket
@@ -29,21 +26,13 @@ import sys
 import tempfile
 import time
 
+from report import figure_table, machine, quantile, say, write_markdown
+
 harness = None  # test/e2e/harness.py, once DIRIGENT names the binary
 
 PHASES = ("queue", "schedule", "create", "network", "start", "probe", "route", "proxy", "fn")
 PAUSE_MS = 60  # a cold start comes alone, not in a tight loop
 CONCURRENCIES = (1, 4, 8)
-BEGIN, END = "<!-- cold_path begin -->", "<!-- cold_path end -->"
-
-
-def say(**figures):
-    print(" ".join(f"{key}={value:.3f}" if isinstance(value, float) else f"{key}={value}" for key, value in figures.items()), flush=True)
-
-
-def quantile(values, q):
-    """The smallest value that at least q of all do not exceed."""
-    return sorted(values)[max(0, math.ceil(len(values) * q) - 1)]
 
 
 def fields(line):
@@ -284,29 +273,15 @@ FIGURES = {"call": call, "spare": spare, "rate": rate, "slope": slope}
 
 
 def table(figures, names):
-    model = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     version = subprocess.run([figures.options.build / "src" / "dirigent", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
     lines = ["## The cold path", "",
-             f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, load average "
-             f"{os.getloadavg()[0]:.1f} at the end; {datetime.date.today().isoformat()}. {version}. `bench/cold_path.py`, {', '.join(names)}; "
-             f"{figures.options.rounds} rounds, the median of them; rates over {figures.options.seconds} s.", "",
-             "| figure | measured | ratio | target | reached |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row) + " |" for row in figures.rows]
+             f"{machine()}. {version}. `bench/cold_path.py`, {', '.join(names)}; "
+             f"{figures.options.rounds} rounds, the median of them; rates over {figures.options.seconds} s.", "", *figure_table(figures.rows)]
     if figures.phases:
         lines += ["", "The phases of these calls, as `Server-Timing` has them (ms; each phase's own quantile):", "",
                   "| | " + " | ".join(PHASES) + " |", "|---|" + "---|" * len(PHASES)]
         lines += [f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |" for name, values in figures.phases.items()]
     return "\n".join(lines) + "\n"
-
-
-def write_markdown(path, text):
-    old = path.read_text() if path.exists() else ""
-    part = f"{BEGIN}\n{text}{END}\n"
-    if BEGIN in old and END in old:
-        head, _, rest = old.partition(BEGIN)
-        path.write_text(head + part + rest.partition(END + "\n")[2])
-    else:
-        path.write_text(old + ("\n" if old else "") + part)
 
 
 def main():
@@ -338,7 +313,7 @@ def main():
         text = table(figures, names)
         print("\n" + text)
         if options.markdown:
-            write_markdown(options.markdown, text)
+            write_markdown(options.markdown, "cold_path", text)
     except harness.Failure as failure:
         sys.exit(f"cold_path: {failure}")
 

@@ -20,11 +20,9 @@ import subprocess
 import sys
 import time
 
+from report import say
+
 harness = None  # test/e2e/harness.py, once DIRIGENT names the binary
-
-
-def say(**figures):
-    print(" ".join(f"{key}={value:.3f}" if isinstance(value, float) else f"{key}={value}" for key, value in figures.items()), flush=True)
 
 
 def cpu_seconds(role):

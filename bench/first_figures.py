@@ -13,7 +13,6 @@ real-time priority (chrt -r 10), which all that it starts inherits.
 import argparse
 import contextlib
 import json
-import math
 import os
 import pathlib
 import re
@@ -26,6 +25,8 @@ import sys
 import time
 import urllib.parse
 
+from report import quantile, say
+
 harness = None  # test/e2e/harness.py, once DIRIGENT names the binary
 
 PHASES = ("queue", "schedule", "create", "network", "start", "probe", "route", "proxy", "fn")
@@ -33,15 +34,6 @@ COLD_CALLS = 200
 COLD_PAUSE_S = 0.06  # a cold start comes alone, not in a tight loop; the same pause as in cold_floor
 REGISTRATIONS = 500
 STARTS = 20
-
-
-def say(**figures):
-    print(" ".join(f"{key}={value:.3f}" if isinstance(value, float) else f"{key}={value}" for key, value in figures.items()), flush=True)
-
-
-def quantile(values, q):
-    """The smallest value that at least q of all do not exceed."""
-    return sorted(values)[max(0, math.ceil(len(values) * q) - 1)]
 
 
 def fields(line):

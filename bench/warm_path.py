@@ -15,11 +15,9 @@ Prints one line of key=value per measurement and a table of ratios; --markdown r
 """
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import select
 import selectors
@@ -30,6 +28,8 @@ import sys
 import threading
 import time
 
+from report import figure_table, machine, say, write_markdown
+
 harness = None  # test/e2e/harness.py, once DIRIGENT names the binary
 
 CONNECTIONS = 64
@@ -39,15 +39,10 @@ WAITERS = 10_000
 SLOW_CLIENTS = 2_000
 SLOW_RATE = 200
 H2_FUNCTIONS = 500
-BEGIN, END = "<!-- warm_path begin -->", "<!-- warm_path end -->"
 
 
 def number(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def say(**figures):
-    print(" ".join(f"{key}={value:.3f}" if isinstance(value, float) else f"{key}={value}" for key, value in figures.items()), flush=True)
 
 
 def free_port():
@@ -534,25 +529,11 @@ def version(*command):
 
 
 def table(figures, names):
-    model = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    load = os.getloadavg()[0]
     lines = ["### The warm path", "",
-             f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, load average {load:.1f} at the end; "
-             f"{datetime.date.today().isoformat()}. {version(figures.options.binary, '--version')}; {version('haproxy', '-v')}; {version('nginx', '-v')}; "
+             f"{machine()}. {version(figures.options.binary, '--version')}; {version('haproxy', '-v')}; {version('nginx', '-v')}; "
              f"{version('wrk', '-v')}. `bench/warm_path.py`, {', '.join(names)}; {figures.options.rounds} rounds of {figures.options.seconds} s, best of each.", "",
-             "| figure | measured | ratio | target | reached |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row) + " |" for row in figures.rows]
+             *figure_table(figures.rows)]
     return "\n".join(lines) + "\n"
-
-
-def write_markdown(path, text):
-    old = path.read_text() if path.exists() else ""
-    part = f"{BEGIN}\n{text}{END}\n"
-    if BEGIN in old and END in old:
-        head, _, rest = old.partition(BEGIN)
-        path.write_text(head + part + rest.partition(END + "\n")[2])
-    else:
-        path.write_text(old + ("\n" if old else "") + part)
 
 
 def main():
@@ -590,7 +571,7 @@ def main():
         text = table(figures, names)
         print("\n" + text)
         if options.markdown:
-            write_markdown(options.markdown, text)
+            write_markdown(options.markdown, "warm_path", text)
     except harness.Failure as failure:
         logs = "".join(f"--- {role.name}: {role.output()[-1500:]}\n" for role in cluster.roles)
         sys.exit(f"warm_path: {failure}\n{logs}")
