@@ -133,11 +133,25 @@ Input minimize(const Target& target, Input input, const std::string& finding) {
   return input;
 }
 
+// For a terminal or a log, which would not keep the bytes.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n' || (byte >= 0x20 && byte < 0x7f && c != '\\')) {
+      out.push_back(c);
+    } else {
+      out += fmt::format("\\x{:02x}", byte);
+    }
+  }
+  return out;
+}
+
 int report(const Target& target, const Options& options, const Input& found, const std::string& finding) {
   const Input input = minimize(target, found, finding);
   const std::string file = fmt::format("{}/finding-{}-{:x}.txt", options.findings, target.name, options.seed);
   std::ofstream(file, std::ios::binary) << to_text(input);
-  fmt::print("FINDING: {}\n{}\nagain with: --replay {}\n", finding, to_text(input), file);
+  fmt::print("FINDING: {}\n{}\nagain with: --replay {}\n", finding, escaped(to_text(input)), file);
   return 1;
 }
 

@@ -42,7 +42,10 @@ std::vector<Input> seeds() {
   FieldList tunnel = get("/tunnel");
   tunnel[0].second = "CONNECT";
   tunnel.emplace_back(":protocol", "websocket");
+  std::string cut_short = connection_of({{with_length, "body and more"}});
+  cut_short.resize(cut_short.size() - 9);
   const std::vector<std::string> clients{
+      cut_short,
       connection_of({{get("/"), ""}}),
       connection_of({{get("/a"), ""}, {get("/b"), ""}, {get("/c", "nobody"), ""}}),
       connection_of({{post("/body"), "body"}}),

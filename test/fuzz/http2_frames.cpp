@@ -77,6 +77,27 @@ std::optional<std::string_view> content_of(const Frame& frame) {
   return content;
 }
 
+// The DATA frame that begins `bytes` and does not end in them, with what is there of its content; nullopt when it is
+// none, or too large to be taken.
+std::optional<Frame> cut_data_frame(std::string_view bytes) {
+  if (bytes.size() < kFrameHead) return std::nullopt;
+  const std::size_t size = read_number(bytes.substr(0, 3));
+  Frame frame{static_cast<std::uint8_t>(bytes[3]), static_cast<std::uint8_t>(bytes[4]),
+              read_number(bytes.substr(5, 4)) & 0x7fffffff, {}};
+  if (frame.type != kData || size > kPayloadMax) return std::nullopt;
+  bytes.remove_prefix(kFrameHead);
+  std::size_t content = size;
+  if ((frame.flags & kPadded) != 0) {
+    if (bytes.empty()) return std::nullopt;
+    const std::size_t padding = static_cast<unsigned char>(bytes.front());
+    if (padding + 1 > size) return std::nullopt;
+    bytes.remove_prefix(1);
+    content = size - 1 - padding;
+  }
+  frame.payload = bytes.substr(0, content);
+  return frame;
+}
+
 void take_fields(ReferenceMessage& message, const FieldList& fields) {
   std::string cookie;
   for (const auto& [name, value] : fields) {
@@ -272,7 +293,8 @@ std::vector<ReferenceMessage> requests_in_frames(std::string_view bytes) {
   std::string block;
   std::uint32_t block_stream = 0;  // a block has begun and not ended
   bool block_ends_stream = false;
-  for (const Frame& frame : frames_in(bytes.substr(kClientPreface.size()))) {
+  std::string_view rest;
+  for (const Frame& frame : frames_in(bytes.substr(kClientPreface.size()), &rest)) {
     if (frame.payload.size() > kPayloadMax ||
         (block_stream != 0 && (frame.type != kContinuation || frame.stream != block_stream)))
       return requests;
@@ -303,6 +325,12 @@ std::vector<ReferenceMessage> requests_in_frames(std::string_view bytes) {
       }
       if (block_ends_stream) requests[stream->second].reading = Reading::whole;
     }
+  }
+  // The end of the bytes may cut a DATA frame: what is there of it counts, for a body is passed on as it comes.
+  if (const auto cut = cut_data_frame(rest); cut && block_stream == 0) {
+    const auto stream = streams.find(cut->stream);
+    if (stream != streams.end() && requests[stream->second].reading != Reading::whole)
+      requests[stream->second].body += cut->payload;
   }
   return requests;
 }
