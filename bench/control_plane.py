@@ -53,28 +53,40 @@ class Plane:
         text = self.cluster.request("/metrics", address=self.cluster.admin)[2].decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
+    def wait_for(self, what, count, bench):
+        """When the cluster has `count` of `what`, or the generator has ended; in time.monotonic()."""
+        while bench.poll() is None:
+            if json.loads(self.cluster.request("/v1/cluster", address=self.cluster.admin)[2])[what] >= count:
+                break
+            time.sleep(0.02)
+        return time.monotonic()
+
     def cpu(self):
         return {name: cpu_seconds(role) for name, role in (("control", self.control), ("data", self.data), ("worker", self.worker))}
 
 
 def creations(nodes, rates):
-    """Cold calls at each rate for a second, each to a function of its own."""
+    """Cold calls at each rate for a second, each to a function of its own. CPU counts from the last registration to the last creation."""
     for rate in rates:
         with harness.new_cluster() as cluster:
             plane = Plane(cluster, nodes)
-            before, began = plane.cpu(), time.monotonic()
-            out = subprocess.run(
+            began = time.monotonic()
+            bench = subprocess.Popen(
                 [harness.BINARY, "bench", "--deploy", "builtin:hello", "--sweep", str(rate), "--cooldown", "1s",
                  "-d", "1s", "--server", cluster.admin, "--address", cluster.invoke_address, "-q", "-o", "-",
                  "--set", "profile=dirigent", "--set", "last_sandbox_retention=60s", "--keep", "--timeout", "30s"],
-                capture_output=True, text=True, timeout=300)
-            harness.check(out.returncode == 0, f"bench at {rate}/s: {out.stderr[-2000:]}")
-            report = json.loads(out.stdout)["metrics"]
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            registered = plane.wait_for("functions", rate, bench)
+            before = plane.cpu()
+            created = plane.wait_for("creations", rate, bench)
             after = plane.cpu()
+            out, err = bench.communicate(timeout=300)
+            harness.check(bench.returncode == 0, f"bench at {rate}/s: {err[-2000:]}")
+            report = json.loads(out)["metrics"]
             say(bench="creations", rate=rate, sent=report.get("sent"), err=report.get("err"), rate_reached=report.get("rate"),
                 cold_share=report.get("cold.share"), latency_p50_ms=report.get("latency.p50_ms"), latency_p99_ms=report.get("latency.p99_ms"),
-                schedule_p99_ms=report.get("phase.schedule.p99_ms"), created=plane.metric('dirigent_cold_starts_total{result="ready"}'),
-                seconds=time.monotonic() - began, **{f"{name}_us_per_creation": (after[name] - before[name]) / rate * 1e6 for name in after})
+                schedule_p99_ms=report.get("phase.schedule.p99_ms"), registered_s=registered - began, creating_s=created - registered,
+                **{f"{name}_us_per_creation": (after[name] - before[name]) / rate * 1e6 for name in after})
 
 
 def scale(nodes, _):

@@ -159,8 +159,7 @@ Figures measure_ours(std::size_t depth, std::size_t calls) {
                                    rpc::ConnectionHooks{[&](std::string) {
                                                           served->close();
                                                           server_loop.stop();
-                                                        },
-                                                        {}});
+                                                        }});
   });
   std::thread server([&] { server_loop.run(); });
 

@@ -6,8 +6,8 @@
 # (ControlPlane), and says who it is with `joinWorker` or `joinDataPlane`, giving a capability of its own along. From
 # then on both sides call `deliver` on each other with ordered batches of messages. A batch holds what was sent in one
 # turn of the sender's loop; a sender has at most two unanswered batches. An answered batch has been decoded and
-# accepted; what it led to is told by messages of the other direction. An empty batch is a sign of life: each side sends
-# one when it has sent nothing for a second (a third of the silence limit, where that is shorter).
+# accepted; what it led to is told by messages of the other direction. That a side lives is told below
+# this protocol, see docs/protocol_rpc.md.
 #
 # Skew: a receiver ignores union members and fields it does not know. A value it does know must be in its range: an
 # unknown enumerant or a negative duration is refused with the field's name, and the connection is closed.
@@ -125,7 +125,7 @@ struct Resources {
 # One thing a worker has to say.
 struct WorkerMessage {
   union {
-    # It lives, and this is how busy it is.
+    # This is how busy it is. Said on joining and every ten seconds or so.
     heartbeat @0 :NodeUsage;
     # A sandbox has changed its state or its address.
     sandboxChanged @1 :SandboxStatus;

@@ -234,11 +234,7 @@ void Link<Kind>::connected(Result<Socket> socket) {
   outbox_ = std::make_shared<Box>(kj_, counters_, typename Box::Hooks{end, drained});
   const auto hello = handler_.hello();
   if (closed_ || quiet_) return;
-  const auto idle = [weak] {
-    auto self = weak.lock();
-    if (self && self->outbox_) self->outbox_->ping();
-  };
-  connection_ = Connection::open(kj_, std::move(*socket), address_, Connection::Side::client, nullptr, options_.silence_max, ConnectionHooks{end, idle});
+  connection_ = Connection::open(kj_, std::move(*socket), address_, Connection::Side::client, nullptr, options_.silence_max, ConnectionHooks{end});
   kj_.inside("saying hello", [&] {
     auto answered = [this](std::string refusal) {
       loop_.post([self = this->shared_from_this(), session = session_, why = std::move(refusal)]() mutable {

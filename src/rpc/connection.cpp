@@ -11,8 +11,11 @@ namespace dirigent::rpc {
 
 namespace {
 
-// A peer that heard nothing for a second might soon wonder; short silence limits (tests, fast failover) scale it down.
-constexpr Duration kPingInterval = 1s;
+// A control plane learns from three seconds without a sign of life that a node is gone, so that one every second is what
+// it needs. That it lives itself, its thousands of peers need not hear as often: the kernel tells them when it is cut off,
+// so this is about a process that hangs. Shorter limits (tests, fast failover) scale both down.
+constexpr Duration kClientPingInterval = 1s;
+constexpr Duration kServerPingInterval = 2s;
 // What the calls of one peer may take in memory while they are being served, in words: four of the largest messages.
 constexpr std::size_t kFlowWordsMax = 4 * kMessageBytesMax / sizeof(capnp::word);
 
@@ -24,14 +27,24 @@ capnp::ReaderOptions reader_options() {
 
 }  // namespace
 
-Connection::Connection(KjLoop& kj, Duration silence_max, ConnectionHooks hooks)
-    : kj_(kj), silence_max_(silence_max), ping_interval_(std::min(kPingInterval, silence_max / 3)), hooks_(std::move(hooks)), timer_(kj.context()) {}
+Connection::Connection(KjLoop& kj, Side side, Duration silence_max, ConnectionHooks hooks)
+    : kj_(kj), silence_max_(silence_max),
+      ping_interval_(side == Side::client ? std::min(kClientPingInterval, silence_max / 3) : std::min(kServerPingInterval, silence_max / 2)), hooks_(std::move(hooks)) {
+  timer_.owner = this;
+  timer_.fire = [](void* owner, Instant) {
+    auto self = static_cast<Connection*>(owner)->weak_from_this().lock();
+    if (self && self->wire_ && !self->wire_->ended()) self->look();
+  };
+}
 
-Connection::~Connection() { close(); }
+Connection::~Connection() {
+  close();
+  kj_.forget(timer_);
+}
 
 std::shared_ptr<Connection> Connection::open(KjLoop& kj, Socket socket, std::string peer, Side side,
                                              kj::Maybe<capnp::Capability::Client> offered, Duration silence_max, ConnectionHooks hooks) {
-  auto self = std::make_shared<Connection>(kj, silence_max, std::move(hooks));
+  auto self = std::make_shared<Connection>(kj, side, silence_max, std::move(hooks));
   std::weak_ptr<Connection> weak = self;
   self->peer_ = peer;
   self->wire_ = std::make_shared<Wire>(kj, std::move(socket), std::move(peer), [weak](std::string why) {
@@ -72,14 +85,14 @@ void Connection::fail(std::string why) {
 }
 
 void Connection::end(std::string why) {
-  timer_.cancel();
+  kj_.forget(timer_);
   if (auto ended = std::exchange(hooks_.ended, nullptr)) ended(std::move(why));
 }
 
 void Connection::close() {
   if (!wire_) return;
   hooks_ = {};
-  timer_.cancel();
+  kj_.forget(timer_);
   const auto wire = std::exchange(wire_, nullptr);
   kj_.inside("closing a connection", [this] {
     disconnected_ = nullptr;
@@ -94,15 +107,10 @@ void Connection::close() {
 
 void Connection::watch() {
   const Instant now = io::Loop::now();
-  Instant due = wire_->last_received() + silence_max_;
-  if (hooks_.idle) due = std::min(due, wire_->last_sent() + ping_interval_);
+  const Instant due = std::min(wire_->last_received() + silence_max_, wire_->last_sent() + ping_interval_);
   // The floor of the interval keeps a ping that cannot be sent from spinning.
   look_due_ = std::max(due, now + ping_interval_ / 4);
-  timer_.expires_after(look_due_ - now);
-  timer_.async_wait([weak = weak_from_this()](std::error_code error) {
-    auto self = weak.lock();
-    if (!error && self && self->wire_ && !self->wire_->ended()) self->look();
-  });
+  kj_.wake(timer_, look_due_);
 }
 
 void Connection::look() {
@@ -119,8 +127,8 @@ void Connection::look() {
   } else {
     second_look_ = false;
   }
-  if (hooks_.idle && now - wire_->last_sent() >= ping_interval_) hooks_.idle();
-  if (wire_) watch();
+  if (now - wire_->last_sent() >= ping_interval_) wire_->ping();
+  watch();
 }
 
 }  // namespace dirigent::rpc

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// Connection: a Wire with an RPC system on it, watched for silence. Both roles' sessions are built on it.
+// Connection: a Wire with an RPC system on it, watched for silence: each side sends a sign of life when it has sent nothing
+// for a while. Both roles' sessions are built on it.
 //
 // It ends once, for one reason: the peer closed, the wire broke, the peer was silent for `silence_max`, or the owner
 // called fail(). `ended` is then called from a handler of its own, never from inside a method. KJ objects live until
 // close(); all methods belong to the loop's thread and are called outside KJ events.
 #pragma once
 
-#include <asio/steady_timer.hpp>
 #include <capnp/rpc-twoparty.h>
 
 #include <functional>
@@ -21,8 +21,6 @@ namespace dirigent::rpc {
 
 struct ConnectionHooks {
   std::function<void(std::string why)> ended;
-  // Nothing was sent for a while: the owner says a word, so that the peer knows it lives. May be empty.
-  std::function<void()> idle;
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -32,7 +30,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // `offered` is the bootstrap capability of a server; a client passes nullptr. Takes the socket.
   static std::shared_ptr<Connection> open(KjLoop& kj, Socket socket, std::string peer, Side side,
                                           kj::Maybe<capnp::Capability::Client> offered, Duration silence_max, ConnectionHooks hooks);
-  Connection(KjLoop& kj, Duration silence_max, ConnectionHooks hooks);
+  Connection(KjLoop& kj, Side side, Duration silence_max, ConnectionHooks hooks);
   ~Connection();
 
   // The peer's bootstrap capability. Inside KjLoop::inside() only; REQUIRES: not closed.
@@ -45,6 +43,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close();
   [[nodiscard]] bool closed() const { return wire_ == nullptr; }
   [[nodiscard]] const std::string& peer() const { return peer_; }
+  // When bytes of the peer came last; of a closed connection, the beginning of time.
+  [[nodiscard]] Instant last_received() const { return wire_ ? wire_->last_received() : Instant{}; }
 
  private:
   void watch();
@@ -61,7 +61,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   kj::Own<capnp::TwoPartyVatNetwork> network_;
   kj::Maybe<capnp::RpcSystem<capnp::rpc::twoparty::VatId>> rpc_;
   kj::Promise<void> disconnected_ = nullptr;
-  asio::steady_timer timer_;
+  TimerNode timer_;
   Instant look_due_{};
   bool second_look_ = false;
 };

@@ -35,7 +35,7 @@ asio::execution_context::id KjLoop::id;
 KjLoop& KjLoop::of(io::Loop& loop) { return asio::use_service<KjLoop>(loop.context()); }
 
 KjLoop::KjLoop(asio::io_context& context)
-    : asio::execution_context::service(context), context_(context), events_(static_cast<kj::EventPort&>(*this)), scratch_(kScratchBytes) {}
+    : asio::execution_context::service(context), context_(context), events_(static_cast<kj::EventPort&>(*this)), scratch_(kScratchBytes), timer_(context) {}
 
 KjLoop::~KjLoop() noexcept = default;
 
@@ -67,12 +67,31 @@ void KjLoop::pump() {
   if (events_.isRunnable()) schedule();
 }
 
+void KjLoop::wake(TimerNode& node, Instant due) {
+  wheel_.set(node, due);
+  arm_timer();
+}
+
+void KjLoop::arm_timer() {
+  const auto due = wheel_.next_wakeup();
+  if (!due || *due >= armed_ || shut_down_) return;
+  armed_ = *due;
+  timer_.expires_at(std::chrono::steady_clock::time_point(due->time_since_epoch()));
+  timer_.async_wait([this](std::error_code error) {
+    if (error) return;
+    armed_ = Instant::max();
+    wheel_.expire(io::Loop::now());
+    arm_timer();
+  });
+}
+
 void KjLoop::log_exception(const char* what, const kj::Exception& exception) {
   log_error("rpc", "{} failed inside the RPC library: {} ({}:{})", what, words(exception), exception.getFile(), exception.getLine());
 }
 
 void KjLoop::shutdown() {
   shut_down_ = true;
+  timer_.cancel();
   inside("shutdown", [this] { events_.run(kEventsAtShutdown); });
 }
 

@@ -12,6 +12,7 @@
 
 #include <asio/execution_context.hpp>
 #include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
 #include <kj/async.h>
 
 #include <cstddef>
@@ -20,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "dirigent/base/timer_wheel.h"
 #include "dirigent/io/loop.h"
 
 namespace dirigent::rpc {
@@ -49,6 +51,11 @@ class KjLoop final : public asio::execution_context::service, private kj::EventP
   // Fires events: at the end of every handler that fulfilled a KJ promise. Does nothing inside an event.
   void pump();
 
+  // A timer that costs little however many there are: fires within 5 ms after `due`, outside KJ events. Moving it to later
+  // is free.
+  void wake(TimerNode& node, Instant due);
+  void forget(TimerNode& node) { wheel_.clear(node); }
+
   // For received bytes on their way into messages: one buffer serves all connections of the loop.
   std::vector<char>& scratch() { return scratch_; }
   asio::io_context& context() { return context_; }
@@ -72,6 +79,7 @@ class KjLoop final : public asio::execution_context::service, private kj::EventP
   void enter();
   void leave();
   void schedule();
+  void arm_timer();
 
   // asio::execution_context::service
   void shutdown() override;
@@ -89,6 +97,9 @@ class KjLoop final : public asio::execution_context::service, private kj::EventP
   bool pumping_ = false;
   bool shut_down_ = false;
   std::vector<char> scratch_;
+  TimerWheel wheel_{io::Loop::now()};
+  asio::steady_timer timer_;
+  Instant armed_ = Instant::max();
 };
 
 }  // namespace dirigent::rpc

@@ -63,12 +63,6 @@ class Outbox : public std::enable_shared_from_this<Outbox<Peer, Message>>, priva
     }
   }
 
-  // An empty batch, unless an answer is awaited anyway.
-  void ping() {
-    if (peer_ == nullptr || unanswered_ > 0) return;
-    kj_.inside("sending a ping", [this] { send(0, 0); });
-  }
-
   [[nodiscard]] bool empty() const { return queue_.empty() && unanswered_ == 0; }
 
   // Drops what is queued and unanswered; no hook is called any more. Before the session's connection is closed.
@@ -126,7 +120,7 @@ class Outbox : public std::enable_shared_from_this<Outbox<Peer, Message>>, priva
     }
     ++unanswered_;
     counters_.messages_sent += messages;
-    if (messages > 0) ++counters_.batches_sent;
+    ++counters_.batches_sent;
     calls_->add(request.send().then([this, sent = io::Loop::now()](auto&&) {
       --unanswered_;
       counters_.answer_times.record(io::Loop::now() - sent);

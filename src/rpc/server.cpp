@@ -151,6 +151,10 @@ class ControlServerHandle final : public ControlServer {
   void disconnect(SessionId session, std::string why) override {
     if (const auto found = server_->find(session)) found->disconnect(std::move(why));
   }
+  [[nodiscard]] Instant last_heard(SessionId session) const override {
+    const auto found = server_->find(session);
+    return found ? found->last_heard() : Instant{};
+  }
   [[nodiscard]] LinkCounters counters() const override { return server_->counters_now(); }
   void close() override { server_->close(); }
 

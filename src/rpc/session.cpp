@@ -128,12 +128,6 @@ void Session::open(Socket socket) {
   hooks.ended = [weak = weak_from_this()](std::string why) {
     if (auto session = weak.lock()) session->end(std::move(why));
   };
-  hooks.idle = [weak = weak_from_this()] {
-    auto session = weak.lock();
-    if (!session) return;
-    if (session->to_worker_) session->to_worker_->ping();
-    if (session->to_data_plane_) session->to_data_plane_->ping();
-  };
   kj::Maybe<capnp::Capability::Client> offered;
   kj_.inside("accepting a connection", [&] { offered = capnp::Capability::Client(kj::heap<ControlPlaneEnd>(weak_from_this())); });
   connection_ = Connection::open(kj_, std::move(socket), std::move(peer), Connection::Side::server, kj::mv(offered), silence_max_, std::move(hooks));

@@ -70,6 +70,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // Ends at once, telling nobody.
   void close();
   [[nodiscard]] SessionId id() const { return id_; }
+  [[nodiscard]] Instant last_heard() const { return connection_ ? connection_->last_received() : Instant{}; }
 
   // Called by the RPC methods, inside KJ events.
   kj::Promise<std::string> join(Result<WorkerHello> hello, kj::Maybe<schema::Worker::Client> worker);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "rpc/wire.h"
 
+#include <asio/buffer.hpp>
 #include <asio/post.hpp>
+#include <capnp/rpc.capnp.h>
 #include <fmt/core.h>
 #include <sys/socket.h>
 
@@ -117,51 +119,62 @@ kj::Promise<Wire::Incoming> Wire::read(capnp::ReaderOptions options) {
   return kj::mv(pair.promise);
 }
 
+// A read, not a wait for readiness: asio would arm epoll anew for each wait.
 void Wire::wait_readable() {
   if (reading_ || ended_ || unsent() > kUnsentPause) return;
   reading_ = true;
-  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](std::error_code error) {
+  socket_.async_receive(asio::buffer(first_bytes_), [self = shared_from_this()](std::error_code error, std::size_t received) {
     self->reading_ = false;
-    if (error || self->ended_) return;
-    self->on_readable();
+    if (self->ended_ || error == asio::error::operation_aborted) return;
+    if (error == asio::error::eof) {
+      self->fail(self->partial_.empty() ? kPeerClosed : "the peer closed the connection in the middle of a message");
+    } else if (error) {
+      self->fail("the connection broke: " + error.message());
+    } else {
+      self->on_readable(received);
+    }
     self->kj_.pump();
   });
 }
 
-void Wire::on_readable() {
+void Wire::on_readable(std::size_t received) {
+  last_received_ = io::Loop::now();
+  take(first_bytes_.data(), received);
   std::vector<char>& scratch = kj_.scratch();
-  for (int reads = 0; reads < kReadsPerTurn; ++reads) {
-    const ssize_t received = ::recv(socket_.native_handle(), scratch.data(), scratch.size(), MSG_DONTWAIT);
-    if (received < 0) {
+  bool is_more_likely = received == first_bytes_.size();
+  for (int reads = 0; is_more_likely && !ended_ && reads < kReadsPerTurn; ++reads) {
+    const ssize_t size = ::recv(socket_.native_handle(), scratch.data(), scratch.size(), MSG_DONTWAIT);
+    if (size < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) break;
       fail("the connection broke: " + system_words(errno));
       return;
     }
-    if (received == 0) {
+    if (size == 0) {
       fail(partial_.empty() ? kPeerClosed : "the peer closed the connection in the middle of a message");
       return;
     }
-    last_received_ = io::Loop::now();
-    const auto size = static_cast<std::size_t>(received);
-    if (partial_.empty()) {
-      const std::size_t used = parse(scratch.data(), size);
-      if (ended_) return;
-      partial_.assign(scratch.data() + used, scratch.data() + size);
-    } else {
-      partial_.insert(partial_.end(), scratch.data(), scratch.data() + size);
-      const std::size_t used = parse(partial_.data(), partial_.size());
-      if (ended_) return;
-      partial_.erase(partial_.begin(), partial_.begin() + static_cast<std::ptrdiff_t>(used));
-    }
-    if (partial_.empty() && partial_.capacity() > kKeptBytes) partial_ = {};
-    if (size < scratch.size() || !messages_.empty()) break;
+    take(scratch.data(), static_cast<std::size_t>(size));
+    is_more_likely = static_cast<std::size_t>(size) == scratch.size() && messages_.empty();
   }
+  if (ended_) return;
   if (messages_.empty()) {
     wait_readable();
   } else {
     deliver();
   }
+}
+
+void Wire::take(const char* bytes, std::size_t size) {
+  if (partial_.empty()) {
+    const std::size_t used = parse(bytes, size);
+    if (!ended_) partial_.assign(bytes + used, bytes + size);
+  } else {
+    partial_.insert(partial_.end(), bytes, bytes + size);
+    const std::size_t used = parse(partial_.data(), partial_.size());
+    if (!ended_) partial_.erase(partial_.begin(), partial_.begin() + static_cast<std::ptrdiff_t>(used));
+  }
+  if (partial_.empty() && partial_.capacity() > kKeptBytes) partial_ = {};
 }
 
 // The frame: the number of segments less one, then each segment's size in words (all 32 bits, little-endian), padded to
@@ -186,10 +199,11 @@ std::size_t Wire::parse(const char* bytes, std::size_t size) {
       return used;
     }
     if (size - used < total) break;
+    used += total;
+    if (segments == 1 && words == 0) continue;  // a sign of life
     auto copy = kj::heapArray<capnp::word>(total / sizeof(capnp::word));
     std::memcpy(copy.begin(), frame, total);
     messages_.push_back(kj::heap<OwnedMessage>(kj::mv(copy), options_));
-    used += total;
   }
   return used;
 }
@@ -235,10 +249,26 @@ kj::Promise<void> Wire::write(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>
   }
   if (unsent() >= kCorkBytes) {
     flush();
-  } else {
+  } else if (urgency_of(segments) == Urgency::now) {
     post_flush();
   }
   return kj::READY_NOW;
+}
+
+void Wire::ping() {
+  if (ended_ || write_ended_) return;
+  // Bytes that wait for the kernel are sign enough once they arrive.
+  if (unsent() == 0) out_.insert(out_.end(), sizeof(capnp::word), '\0');
+  post_flush();
+}
+
+// What this side writes is well-formed, and small where it is a Finish: looking at its root costs little.
+Wire::Urgency Wire::urgency_of(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  if (segments.size() != 1) return Urgency::now;
+  capnp::SegmentArrayMessageReader reader(segments);
+  const auto which = reader.getRoot<capnp::rpc::Message>().which();
+  const bool can_wait = which == capnp::rpc::Message::FINISH || which == capnp::rpc::Message::RELEASE;
+  return can_wait ? Urgency::with_the_next : Urgency::now;
 }
 
 kj::Promise<void> Wire::finish_writing() {

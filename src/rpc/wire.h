@@ -3,8 +3,12 @@
 // Wire: one connected stream socket as a capnp::MessageStream, twice as fast as KJ's own stream because it takes many
 // messages out of one read and puts many into one write.
 //
-//   read:   readiness -> one recv into the loop's scratch buffer -> all whole messages in it -> RPC
+//   read:   one recv into a small buffer of the wire, more into the loop's scratch buffer -> all whole messages -> RPC
 //   write:  messages are appended to one buffer -> sent when kCorkBytes are queued, or in the loop's next turn
+//
+// Two things keep thousands of quiet connections cheap. A message that only tells the peer to forget a finished call
+// (Finish, Release) is no reason to send: it travels with the next one. And a sign of life is a frame of one segment
+// without a word, which never comes to the RPC system and is not answered.
 //
 // Bytes are untrusted: whatever is not framed as Cap'n Proto, or exceeds a limit, ends the wire with the reason. The
 // state is shared with the socket's pending handlers, so that dropping a KJ promise never leaves one without its buffer.
@@ -14,6 +18,7 @@
 #include <capnp/serialize-async.h>
 #include <capnp/serialize.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -56,6 +61,9 @@ class Wire : public std::enable_shared_from_this<Wire> {
   [[nodiscard]] bool ended() const { return ended_; }
   [[nodiscard]] Instant last_received() const { return last_received_; }
   [[nodiscard]] Instant last_sent() const { return last_sent_; }
+  // Sends a sign of life in the loop's next turn.
+  void ping();
+
   // Bytes queued and not yet taken by the kernel.
   [[nodiscard]] std::size_t unsent() const { return out_.size() - out_begin_; }
 
@@ -68,10 +76,14 @@ class Wire : public std::enable_shared_from_this<Wire> {
   kj::Promise<void> finish_writing();
 
   void wait_readable();
-  void on_readable();
+  void on_readable(std::size_t received);
+  void take(const char* bytes, std::size_t size);
   // Takes whole messages from the front of `bytes`; returns how many bytes they had.
   std::size_t parse(const char* bytes, std::size_t size);
   void deliver();
+  // By when the queued bytes are sent: with the next message, or in the loop's next turn.
+  enum class Urgency { with_the_next, now };
+  static Urgency urgency_of(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
   void post_flush();
   void flush();
 
@@ -84,6 +96,8 @@ class Wire : public std::enable_shared_from_this<Wire> {
   Instant last_received_;
   Instant last_sent_;
 
+  // Of the usual size of a message; what is longer is read on into the loop's buffer.
+  std::array<char, 1024> first_bytes_;
   std::vector<char> partial_;                           // the received part of a message that is not complete
   std::deque<kj::Own<capnp::MessageReader>> messages_;  // complete ones, not yet asked for
   kj::Maybe<kj::Own<kj::PromiseFulfiller<Incoming>>> reader_;

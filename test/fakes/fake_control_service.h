@@ -81,11 +81,6 @@ class FakeControlService final : public roles::ControlService {
     return found->second;
   }
 
-  std::vector<roles::FunctionView> list() override {
-    std::vector<roles::FunctionView> views;
-    for (const auto& [name, view] : functions) views.push_back(view);
-    return views;
-  }
 
   std::vector<FunctionName> names() override {
     std::vector<FunctionName> all;

@@ -4,6 +4,7 @@
 #include "fakes/contains.h"
 #include "fakes/fake_control_service.h"
 #include "roles/api_harness.h"
+#include "roles/control/json_text.h"
 
 namespace dirigent::roles {
 namespace {
@@ -207,6 +208,52 @@ TEST_CASE("api: nodes are listed, cordoned and given back") {
   const auto unknown = f.api.ask("POST", "/v1/nodes/labtop/cordon");
   CHECK(unknown.status == 404);
   CHECK_CONTAINS(unknown.body, "laptop");
+}
+
+namespace {
+// What `part` says, `whole` says too; of arrays, element by element.
+bool is_part(const Json& part, const Json& whole) {
+  if (part.is_object()) {
+    return whole.is_object() && std::all_of(part.items().begin(), part.items().end(), [&](const auto& item) {
+             return whole.contains(item.key()) && is_part(item.value(), whole.at(item.key()));
+           });
+  }
+  if (part.is_array()) {
+    return whole.is_array() && std::equal(part.begin(), part.end(), whole.begin(), whole.end(), is_part);
+  }
+  return part == whole;
+}
+}  // namespace
+
+TEST_CASE("api: a summary says nothing that the whole list does not, whatever the texts hold") {
+  Fixture f;
+  f.put_hello();
+  auto& view = f.service.functions.at(FunctionName{"hello"});
+  view.invocable_reason = "a \"quoted\" \\ back\nslash, \t and \x01, \xc3\xa9 and \xff";
+  view.function.revisions.back().spec.image = "exec:/bin/\"odd\"";
+  view.requests_per_second = 1.0 / 3;
+  view.sandboxes.resize(2);
+  view.sandboxes[1].status.id = SandboxId{7};
+  view.last_scaling.emplace();
+  view.last_scaling->panicking = true;
+  const auto both = [&] {
+    auto summary = parse_json(f.api.ask("GET", "/v1/functions?summary=1").body);
+    auto whole = parse_json(f.api.ask("GET", "/v1/functions").body);
+    REQUIRE(summary);
+    REQUIRE(whole);
+    CHECK((*summary)["functions"].size() == f.service.functions.size());
+    CHECK(is_part(*summary, *whole));
+  };
+  both();
+  view.function.serving = RevisionNumber{1};
+  view.function.manual_scale = 3;
+  // More than one turn of the loop takes.
+  for (int i = 0; i < 100; ++i) {
+    auto more = view;
+    more.function.name = FunctionName{fmt::format("more-{}", i)};
+    f.service.functions.emplace(more.function.name, more);
+  }
+  both();
 }
 
 TEST_CASE("api: health, readiness, metrics, cluster and data planes answer what the role says") {

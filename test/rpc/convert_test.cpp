@@ -313,7 +313,7 @@ TEST_CASE("convert: a value out of its range is refused with the field's name") 
 TEST_CASE("convert: loads and settings that are not numbers are refused") {
   capnp::MallocMessageBuilder message;
   auto list = message.initRoot<capnp::AnyPointer>().initAs<capnp::List<schema::DataPlaneMessage>>(1);
-  write(list[0], DataPlaneMessage{FunctionLoad{FunctionName{"f"}, 1, 2, 3, std::numeric_limits<double>::quiet_NaN(), 5, 6, 7ns, 8s}});
+  write(list[0], DataPlaneMessage{FunctionLoad{FunctionName{"f"}, 1, 2, 3, std::numeric_limits<double>::quiet_NaN(), 5, 6, 7ns, 8s, {}}});
   const auto load = read(list.asReader());
   REQUIRE(!load);
   CHECK(load.error().message.starts_with("FunctionLoad.averageConcurrency is"));

@@ -150,7 +150,7 @@ TEST_CASE("hostile: a joined peer that sends an unknown state is sent away with 
   kj::Promise<void> calls = nullptr;
   const auto dial = Dial::start(cluster.loop, cluster.server->address(), 5s, [&](Result<Socket> socket) {
     REQUIRE(socket);
-    connection = Connection::open(kj, std::move(*socket), "the server", Connection::Side::client, nullptr, 3s, ConnectionHooks{[&](std::string why) { ended = std::move(why); }, {}});
+    connection = Connection::open(kj, std::move(*socket), "the server", Connection::Side::client, nullptr, 3s, ConnectionHooks{[&](std::string why) { ended = std::move(why); }});
     kj.inside("test", [&] {
       auto request = connection->bootstrap().castAs<schema::ControlPlane>().joinWorkerRequest();
       WorkerHello hello;

@@ -318,6 +318,11 @@ TEST_CASE("link: a healthy but idle session outlives the silence limit") {
   CHECK(worker.joins == 1);
   CHECK(worker.batches == 0);
   CHECK(client->counters().messages_sent == 0);
+  // Signs of life are no messages, and are heard.
+  const Instant heard = server->last_heard(control.last_worker);
+  CHECK(heard > Instant{});
+  CHECK(turn_until(loop, [&] { return server->last_heard(control.last_worker) > heard; }));
+  CHECK(server->last_heard(SessionId{4711}) == Instant{});
 }
 
 TEST_CASE("link: a thousand clients share one loop") {

@@ -36,9 +36,10 @@ template <class Tag, class Rep>
 struct std::hash<dirigent::StrongNumber<Tag, Rep>> {
   std::size_t operator()(const dirigent::StrongNumber<Tag, Rep>& id) const noexcept { return std::hash<Rep>{}(id.value); }
 };
+// Not noexcept: libstdc++ then keeps each element's hash, so that a lookup compares texts only where hashes are equal.
 template <class Tag>
 struct std::hash<dirigent::StrongText<Tag>> {
-  std::size_t operator()(const dirigent::StrongText<Tag>& id) const noexcept {
+  std::size_t operator()(const dirigent::StrongText<Tag>& id) const {
     return std::hash<std::string>{}(id.value);
   }
 };

@@ -17,7 +17,7 @@
 namespace dirigent {
 
 // Raised by one whenever a message changes its meaning; unknown fields are ignored, one version of skew works.
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 
 // --- worker -> control --------------------------------------------------------------------------------------------
 

@@ -99,7 +99,6 @@ class ControlService {
   virtual Result<FunctionView> describe(const FunctionName& name) = 0;
   // Why this many sandboxes, why that node, why the last failure, and what would change it: lines for people.
   virtual Result<std::vector<std::string>> explain(const FunctionName& name) = 0;
-  virtual std::vector<FunctionView> list() = 0;
   virtual std::vector<FunctionName> names() = 0;
   // Events of a function after `after`, waiting up to `wait` for the first one.
   virtual io::Task<std::vector<FunctionEvent>> events(FunctionName name, std::uint64_t after, Duration wait) = 0;

@@ -81,6 +81,8 @@ class ControlServer {
   virtual io::Task<LogAnswer> logs(SessionId worker, LogQuery query, Duration timeout) = 0;
   // Tells the peer why and closes; it will try again later. Unknown sessions are ignored.
   virtual void disconnect(SessionId session, std::string why) = 0;
+  // When the peer's last sign of life came; the beginning of time for an unknown session.
+  [[nodiscard]] virtual Instant last_heard(SessionId session) const = 0;
   [[nodiscard]] virtual LinkCounters counters() const = 0;  // of all sessions since the start
   // Stops accepting and closes every session, without callbacks.
   virtual void close() = 0;
@@ -89,7 +91,7 @@ class ControlServer {
 struct ControlServerOptions {
   Address listen;
   Term term;                       // told to every client in the answer to its hello
-  Duration silence_max = 3s;       // 3 heartbeats of 1 s
+  Duration silence_max = 3s;       // 3 signs of life, 1 s apart
 };
 // `handler` must outlive the server, and the server must be gone before the loop is. Errors: invalid_argument (not an
 // address), already_exists (the address is in use), permission_denied.

@@ -50,7 +50,6 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   io::Task<void> set_scale(FunctionName name, std::optional<std::uint32_t> scale) override;
   Result<FunctionView> describe(const FunctionName& name) override;
   Result<std::vector<std::string>> explain(const FunctionName& name) override;
-  std::vector<FunctionView> list() override;
   std::vector<FunctionName> names() override;
   io::Task<std::vector<FunctionEvent>> events(FunctionName name, std::uint64_t after, Duration wait) override;
   io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) override;
@@ -62,6 +61,8 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   std::string metrics() override;
 
  private:
+  // A node that has nothing to say still gives signs of life.
+  [[nodiscard]] Instant last_heard(const core::Node& node) const;
   Result<std::vector<Function>> read_functions();
   Result<Term> next_term();
   void perform(core::ConductorEffects effects);

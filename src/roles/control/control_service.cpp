@@ -203,12 +203,6 @@ Result<std::vector<std::string>> ControlRoleImpl::explain(const FunctionName& na
   return lines;
 }
 
-std::vector<FunctionView> ControlRoleImpl::list() {
-  std::vector<FunctionView> views;
-  for (const auto& [name, function] : conductor_->catalog().functions()) views.push_back(view_of(function));
-  return views;
-}
-
 std::vector<FunctionName> ControlRoleImpl::names() {
   std::vector<FunctionName> all;
   for (const auto& [name, function] : conductor_->catalog().functions()) all.push_back(name);
@@ -259,6 +253,10 @@ io::Task<std::vector<ControlService::LogLine>> ControlRoleImpl::logs(FunctionNam
   co_return lines;
 }
 
+Instant ControlRoleImpl::last_heard(const core::Node& node) const {
+  return node.session ? std::max(node.heard_at, cluster_->last_heard(*node.session)) : node.heard_at;
+}
+
 std::vector<NodeView> ControlRoleImpl::nodes() {
   std::vector<NodeView> views;
   const Instant now = io::Loop::now();
@@ -269,7 +267,7 @@ std::vector<NodeView> ControlRoleImpl::nodes() {
     view.reserved = node.reserved;
     view.usage = node.usage;
     view.sandboxes = static_cast<std::uint32_t>(node.sandboxes.size());
-    view.last_heard = now - node.heard_at;
+    view.last_heard = now - last_heard(node);
     view.joined_for = now - node.joined_at;
     view.start_p50 = Duration(node.start_times.quantile(0.5));
     views.push_back(std::move(view));
@@ -288,7 +286,7 @@ std::vector<DataPlaneView> ControlRoleImpl::data_planes() {
   std::vector<DataPlaneView> views;
   const Instant now = io::Loop::now();
   for (const auto& [session, plane] : conductor_->data_planes()) {
-    if (!plane.leaving) views.push_back({plane.hello.id, plane.hello.invoke_address, now - plane.heard_at, plane.hello.admin_address});
+    if (!plane.leaving) views.push_back({plane.hello.id, plane.hello.invoke_address, now - std::max(plane.heard_at, cluster_->last_heard(session)), plane.hello.admin_address});
   }
   return views;
 }
@@ -345,7 +343,7 @@ std::string ControlRoleImpl::metrics() {
     writer.gauge("dirigent_node_memory_used", "Bytes used, as the node last said.", static_cast<double>(node.usage.used.memory.value), {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
-    writer.gauge("dirigent_node_heartbeat_age_seconds", "Since the node was last heard.", to_seconds(now - node.heard_at), {{"node", id.value}});
+    writer.gauge("dirigent_node_heartbeat_age_seconds", "Since the node was last heard.", to_seconds(now - last_heard(node)), {{"node", id.value}});
   }
   for (const auto& [id, node] : fleet.nodes()) {
     writer.histogram("dirigent_sandbox_create_seconds", "Placed to ready.", node.start_times, kStartBounds, {{"node", id.value}, {"runtime", node.info.runtime}, {"phase", "total"}});

@@ -9,7 +9,7 @@
 #include <set>
 
 #include "dirigent/base/text.h"
-#include "roles/control/json_text.h"
+#include "roles/control/function_object.h"
 
 namespace dirigent::roles {
 
@@ -234,9 +234,12 @@ const std::vector<Field>& fields() {
 }
 #undef MEMBER
 
+// Names are unique, so that nothing has to be looked for.
 Json spec_json(const RevisionSpec& spec) {
   Json json = Json::object();
-  for (const Field& field : fields()) json[std::string(field.name)] = field.write(spec);
+  auto& object = json.get_ref<Json::object_t&>();
+  object.reserve(fields().size());
+  for (const Field& field : fields()) object.emplace_back(std::string(field.name), field.write(spec));
   return json;
 }
 
@@ -415,20 +418,23 @@ Result<Function> read_function(const Json& json) {
 
 std::string encode_spec(const RevisionSpec& spec) { return print_json(spec_json(spec)); }
 
-std::string encode_function(const Function& function) {
+Json function_object(const Function& function) {
   Json revisions = Json::array();
   for (const Revision& revision : function.revisions) {
-    revisions.push_back(Json{{"revision", revision.number.value},
-                             {"created_at_us", microseconds(revision.created_at)},
-                             {"spec", spec_json(revision.spec)}});
+    Json one{{"revision", revision.number.value}, {"created_at_us", microseconds(revision.created_at)}};
+    one["spec"] = spec_json(revision.spec);
+    revisions.push_back(std::move(one));
   }
-  return print_json(Json{{"name", function.name.value},
-                         {"created_at_us", microseconds(function.created_at)},
-                         {"serving", optional_json(function.serving)},
-                         {"candidate", optional_json(function.candidate)},
-                         {"manual_scale", optional_json(function.manual_scale)},
-                         {"revisions", std::move(revisions)}});
+  Json json{{"name", function.name.value},
+            {"created_at_us", microseconds(function.created_at)},
+            {"serving", optional_json(function.serving)},
+            {"candidate", optional_json(function.candidate)},
+            {"manual_scale", optional_json(function.manual_scale)}};
+  json["revisions"] = std::move(revisions);
+  return json;
 }
+
+std::string encode_function(const Function& function) { return print_json(function_object(function)); }
 
 Result<Function> decode_function(std::string_view text) {
   auto json = parse_object(text);

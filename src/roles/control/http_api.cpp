@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "roles/control/http_api.h"
 
+#include <asio/post.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+
 #include <algorithm>
 #include <exception>
 #include <span>
@@ -21,6 +25,8 @@ using Query = std::vector<std::pair<std::string, std::string>>;
 constexpr std::int64_t kEventWaitMsMax = 60'000;
 constexpr std::int64_t kLogLinesMax = 10'000;
 constexpr std::uint32_t kLogLinesDefault = 100;
+// About a millisecond of work.
+constexpr std::size_t kFunctionsPerTurn = 16;
 
 // What absent fields of a registration mean here. (Registrations by form start from the operator's profile.)
 const ScalingProfile& native_profile() {
@@ -195,8 +201,22 @@ class Api {
     if (*names_only) co_return io::json_response(200, names_json(service_.names()));
     auto summary = switch_of(*query, "summary", false);
     if (!summary) co_return problem(summary.error());
-    if (*summary) co_return io::json_response(200, summaries_json(service_.list(), invoke_address()));
-    co_return io::json_response(200, functions_json(service_.list(), invoke_address()));
+    co_return co_await list(*summary);
+  }
+
+  // Ten thousand functions take longer than a decision may wait: the loop gets its turn in between. What is deleted
+  // meanwhile is left out.
+  Answer list(bool is_summary) {
+    ListText text(invoke_address(), is_summary);
+    std::size_t since_turn = 0;
+    for (const FunctionName& name : service_.names()) {
+      if (const auto view = service_.describe(name)) text.add(*view);
+      if (++since_turn < kFunctionsPerTurn) continue;
+      since_turn = 0;
+      constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
+      co_await asio::post(co_await asio::this_coro::executor, use_task);
+    }
+    co_return io::json_response(200, text.take());
   }
 
   Answer function(io::HttpRequest request, FunctionName name) {

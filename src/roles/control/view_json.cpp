@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "roles/control/view_json.h"
 
-#include "roles/control/function_json.h"
-#include "roles/control/json_text.h"
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "dirigent/base/text.h"
+#include "roles/control/function_object.h"
 
 namespace dirigent::roles {
 
@@ -87,7 +91,7 @@ void put_url(Json& json, const FunctionName& name, std::string_view invoke_addre
 }
 
 Json durable_json(const Function& function, std::string_view invoke_address) {
-  Json json = Json::parse(encode_function(function));
+  Json json = function_object(function);
   put_url(json, function.name, invoke_address);
   const Revision* shown = shown_revision(function);
   json["revision"] = shown != nullptr ? Json(shown->number.value) : Json();
@@ -116,37 +120,54 @@ Json view_object(const FunctionView& view, std::string_view invoke_address) {
   return json;
 }
 
+// As JSON text, with its quotes.
+void append_quoted(std::string& out, std::string_view text) {
+  const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; };
+  if (std::all_of(text.begin(), text.end(), is_plain)) {
+    out.append(1, '"').append(text).append(1, '"');
+  } else {
+    out += print_json(Json(text));
+  }
+}
+std::string json_string(std::string_view text) {
+  std::string out;
+  append_quoted(out, text);
+  return out;
+}
+template <class Number>
+std::string text_or_null(const std::optional<Number>& number) {
+  return number ? fmt::format("{}", *number) : "null";
+}
+
 // Of view_object() what a table of thousands of functions shows, under the same names: neither settings nor events.
-Json summary_object(const FunctionView& view, std::string_view invoke_address) {
+// Written as text, because making values and printing them takes ten times as long.
+void append_summary(std::string& out, const FunctionView& view, std::string_view invoke_address) {
   const Function& function = view.function;
-  Json json{{"name", function.name.value},
-            {"created_at_us", function.created_at.time_since_epoch().count()},
-            {"serving", function.serving ? Json(function.serving->value) : Json()},
-            {"candidate", function.candidate ? Json(function.candidate->value) : Json()},
-            {"manual_scale", function.manual_scale ? Json(*function.manual_scale) : Json()}};
-  put_url(json, function.name, invoke_address);
+  const auto to = std::back_inserter(out);
+  fmt::format_to(to, R"({{"name":{},"created_at_us":{},"serving":{},"candidate":{},"manual_scale":{},"url":)", json_string(function.name.value),
+                 function.created_at.time_since_epoch().count(), text_or_null(function.serving), text_or_null(function.candidate),
+                 text_or_null(function.manual_scale));
+  out += invoke_address.empty() ? "null" : json_string(fmt::format("http://{}/function/{}", invoke_address, function.name));
   if (const Revision* shown = shown_revision(function)) {
-    json["revision"] = shown->number.value;
-    json["revision_name"] = revision_name(function.name, shown->number);
-    json["revisions"] = Json::array({Json{{"revision", shown->number.value},
-                                          {"spec", Json{{"image", shown->spec.image},
-                                                        {"scale_min", shown->spec.scaling.min_scale},
-                                                        {"scale_max", shown->spec.scaling.max_scale}}}}});
+    fmt::format_to(to, R"(,"revision":{},"revision_name":{},"revisions":[{{"revision":{},"spec":{{"image":{},"scale_min":{},"scale_max":{}}}}}])",
+                   shown->number.value, json_string(revision_name(function.name, shown->number)), shown->number.value, json_string(shown->spec.image),
+                   shown->spec.scaling.min_scale, shown->spec.scaling.max_scale);
   }
-  Json sandboxes = Json::array();
+  fmt::format_to(to, R"(,"status":{{"invocable":{},"reason":{},"wanted":{},"ready":{},"waiting":{},"in_flight":{},"requests_per_second":{},"sandboxes":[)",
+                 view.invocable, json_string(view.invocable_reason), view.wanted, count(view, SandboxState::ready), view.waiting, view.in_flight,
+                 print_json(Json(view.requests_per_second)));
+  const char* separator = "";
   for (const auto& sandbox : view.sandboxes) {
-    sandboxes.push_back(Json{{"id", to_string(sandbox.status.id)}, {"state", to_string(sandbox.status.state)}});
+    fmt::format_to(to, R"({}{{"id":{},"state":"{}"}})", separator, json_string(to_string(sandbox.status.id)), to_string(sandbox.status.state));
+    separator = ",";
   }
-  json["status"] = Json{{"invocable", view.invocable},
-                        {"reason", view.invocable_reason},
-                        {"wanted", view.wanted},
-                        {"ready", count(view, SandboxState::ready)},
-                        {"waiting", view.waiting},
-                        {"in_flight", view.in_flight},
-                        {"requests_per_second", view.requests_per_second},
-                        {"sandboxes", std::move(sandboxes)},
-                        {"last_scaling", view.last_scaling ? Json{{"panicking", view.last_scaling->panicking}} : Json()}};
-  return json;
+  out += "],\"last_scaling\":";
+  if (view.last_scaling) {
+    fmt::format_to(to, R"({{"panicking":{}}})", view.last_scaling->panicking);
+  } else {
+    out += "null";
+  }
+  out += "}}";
 }
 
 Json resources_json(const Resources& resources) {
@@ -159,17 +180,19 @@ std::string function_json(const FunctionView& view, std::string_view invoke_addr
   return print_json(view_object(view, invoke_address));
 }
 
-std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address) {
-  Json array = Json::array();
-  for (const auto& view : views) array.push_back(view_object(view, invoke_address));
-  return print_json(Json{{"functions", std::move(array)}});
+ListText::ListText(std::string invoke_address, bool is_summary)
+    : invoke_address_(std::move(invoke_address)), is_summary_(is_summary), text_("{\"functions\":[") {}
+
+void ListText::add(const FunctionView& view) {
+  if (!std::exchange(is_empty_, false)) text_ += ',';
+  if (is_summary_) {
+    append_summary(text_, view, invoke_address_);
+  } else {
+    text_ += print_json(view_object(view, invoke_address_));
+  }
 }
 
-std::string summaries_json(const std::vector<FunctionView>& views, std::string_view invoke_address) {
-  Json array = Json::array();
-  for (const auto& view : views) array.push_back(summary_object(view, invoke_address));
-  return print_json(Json{{"functions", std::move(array)}});
-}
+std::string ListText::take() { return std::move(text_) + "]}"; }
 
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address) {
   Json json = durable_json(deployed.function, invoke_address);

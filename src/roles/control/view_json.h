@@ -15,9 +15,20 @@ namespace dirigent::roles {
 
 // `invoke_address` is a data plane's host:port, "" when none is connected (then there is no "url").
 std::string function_json(const FunctionView& view, std::string_view invoke_address);
-// The same with what a table shows only: a fraction of the time and size.
-std::string summaries_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
-std::string functions_json(const std::vector<FunctionView>& views, std::string_view invoke_address);
+// {"functions":[..]}, made function by function. A summary has what a table shows only: a fraction of the time and size.
+class ListText {
+ public:
+  ListText(std::string invoke_address, bool is_summary);
+  void add(const FunctionView& view);
+  // Once, at the end.
+  std::string take();
+
+ private:
+  std::string invoke_address_;
+  bool is_summary_;
+  bool is_empty_ = true;
+  std::string text_;
+};
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
 std::string names_json(const std::vector<FunctionName>& names);
 // {"name":..,"lines":[..]}

@@ -31,7 +31,7 @@
 #include "roles/data/metrics.h"
 #include "roles/data/naming.h"
 #include "roles/data/peers.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 #include "roles/data/upstream.h"
 
 namespace dirigent::roles {

@@ -19,7 +19,7 @@
 #include "roles/data/front.h"
 #include "roles/data/http_head.h"
 #include "roles/data/poller.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 #include "roles/data/upstream.h"
 
 namespace dirigent::roles {

@@ -13,7 +13,7 @@
 #include "roles/data/exchange.h"
 #include "roles/data/front.h"
 #include "roles/data/http2_session.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 
 namespace dirigent::roles {
 

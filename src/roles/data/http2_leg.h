@@ -15,7 +15,7 @@
 #include "roles/data/block_pool.h"
 #include "roles/data/front.h"
 #include "roles/data/http2_session.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 #include "roles/data/upstream.h"
 
 namespace dirigent::roles {

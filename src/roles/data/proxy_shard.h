@@ -26,7 +26,7 @@
 #include "roles/data/peers.h"
 #include "roles/data/poller.h"
 #include "roles/data/proxy_options.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 #include "roles/data/upstream.h"
 
 namespace dirigent::roles {

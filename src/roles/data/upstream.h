@@ -16,7 +16,7 @@
 #include "dirigent/base/result.h"
 #include "dirigent/core/slots.h"
 #include "roles/data/poller.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 
 namespace dirigent::roles {
 

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "dirigent/base/log.h"
+#include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
 #include "dirigent/core/keeper.h"
 #include "dirigent/io/http.h"
@@ -24,7 +25,8 @@ namespace dirigent::roles {
 
 namespace {
 
-constexpr Duration kHeartbeatInterval = 1s;
+// How busy the node is. That it lives is told by the connection itself, every second.
+constexpr Duration kUsageInterval = 10s;
 
 // Memory in use on the machine, and the load average as CPUs in use.
 Resources measure_usage() {
@@ -68,6 +70,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   void joined(Term term) override {
     is_joined_ = true;
     log_info("worker", "node {} joined the cluster, term {}", options_.node.id, term);
+    say_usage();
   }
   void ordered(std::vector<WorkerOrder> orders) override {
     core::KeeperEffects effects;
@@ -94,6 +97,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   io::Action launch(StartSandbox order);
   io::Action probe(core::KeeperEffects::Probe probe);
   io::Action remove(core::KeeperEffects::Remove removal);
+  void say_usage();
   io::Action heartbeat();
   asio::awaitable<io::HttpResponse, asio::io_context::executor_type> answer(io::HttpRequest request);
   std::string metrics() const;
@@ -204,14 +208,21 @@ io::Action WorkerRoleImpl::remove(core::KeeperEffects::Remove removal) {
   perform(std::move(effects));
 }
 
+void WorkerRoleImpl::say_usage() {
+  NodeHeartbeat beat;
+  beat.usage.used = measure_usage();
+  beat.usage.sandboxes = static_cast<std::uint32_t>(keeper_.size());
+  client_->send(beat);
+}
+
 io::Action WorkerRoleImpl::heartbeat() {
+  Rng rng(entropy_seed());
   for (;;) {
-    NodeHeartbeat beat;
-    beat.usage.used = measure_usage();
-    beat.usage.sandboxes = static_cast<std::uint32_t>(keeper_.size());
-    client_->send(beat);
-    Status slept = co_await io::sleep_for(loop_, kHeartbeatInterval);
+    // Not all nodes of a cluster that was started at once in the same moment.
+    const Duration pause = kUsageInterval / 2 + Duration(static_cast<Duration::rep>(rng.unit() * static_cast<double>(kUsageInterval.count())));
+    Status slept = co_await io::sleep_for(loop_, pause);
     if (!slept) co_return;
+    if (is_joined_) say_usage();
   }
 }
 

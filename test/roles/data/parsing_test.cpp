@@ -8,7 +8,7 @@
 #include "roles/data/naming.h"
 #include "roles/data/problem.h"
 #include "roles/data/metrics.h"
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 
 using namespace dirigent;
 using namespace dirigent::roles;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include "roles/data/timer_wheel.h"
+#include "dirigent/base/timer_wheel.h"
 
 #include <algorithm>
 
-namespace dirigent::roles {
+namespace dirigent {
 
 namespace {
 // 12 hours in ticks, below the 64^4 ticks that the wheel can hold.
@@ -100,4 +100,4 @@ void TimerWheel::find_earliest() {
   }
 }
 
-}  // namespace dirigent::roles
+}  // namespace dirigent

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // A coarse hierarchical timer wheel: four levels of 64 slots, the finest 2^22 ns (4.2 ms) wide, so 19 hours in all. One
-// per shard instead of a timer per request. Deadlines fire up to one slot late and never early.
+// per loop instead of a timer per request or connection. Deadlines fire up to one slot late and never early.
 //
 // Moving a deadline to a later instant is free: the node stays where it is and is looked at again when its slot passes.
 #pragma once
@@ -12,7 +12,7 @@
 
 #include "dirigent/base/time.h"
 
-namespace dirigent::roles {
+namespace dirigent {
 
 struct TimerNode {
   TimerNode() = default;
@@ -60,4 +60,4 @@ class TimerWheel {
   std::int64_t earliest_ = kNever;
 };
 
-}  // namespace dirigent::roles
+}  // namespace dirigent
