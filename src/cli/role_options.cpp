@@ -271,6 +271,7 @@ Result<WorkerOptions> worker_options(const Settings& settings) {
   }
   bind.text("publish_host", options.publish_host);
   bind_ports(bind, options);
+  bind.duration("adopt_time", options.adopt_time);
   return finished(bind, std::move(options));
 }
 

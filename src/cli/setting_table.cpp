@@ -128,6 +128,8 @@ Table make_table() {
   table.push_back({"worker", "nodes", "N", "1", "workers in this process (runtime \"simulated\" only)"});
   table.push_back({"worker", "publish_host", "HOST", "", "publish sandboxes to other hosts under this address"});
   table.push_back({"worker", "publish_ports", "FIRST-LAST", "30000-39999", "ports to publish them on"});
+  table.push_back({"worker", "adopt_time", "DURATION", "10s",
+                   "how long sandboxes go on without a worker that was killed, for the next one to take them over; 0s = not at all"});
   add_process(table, "worker");
 
   add_data(table, "dev", "1");

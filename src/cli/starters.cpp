@@ -216,6 +216,7 @@ io::Task<std::unique_ptr<RunningRole>> start_worker(io::Loop& loop, WorkerOption
     choice.publish_host = options.publish_host;
     choice.publish_port_first = options.publish_port_first;
     choice.publish_port_last = options.publish_port_last;
+    choice.adopt_time = options.adopt_time;
     choice.seed = i + 1;
     auto runtime = roles::make_runtime(loop, choice, worker.node.id, worker.node.host_id);
     Error error;

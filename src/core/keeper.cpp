@@ -83,6 +83,25 @@ void Keeper::ordered(const WorkerOrder& order, Instant now, KeeperEffects& effec
   remove(found->second, std::move(end), options_.stop_grace, effects, now);
 }
 
+void Keeper::adopt(StartSandbox order, LaunchedAt at, Instant launched_at, bool is_ready, Instant now) {
+  const SandboxId id = order.id;
+  const auto [place, is_new] = sandboxes_.try_emplace(id);
+  ASSERT(is_new, "sandbox {}", to_string(id));
+  Kept& kept = place->second;
+  term_ = std::max(term_, order.term);
+  kept.order = std::move(order);
+  kept.accepted_at = kept.launched_at = launched_at;
+  kept.address = std::move(at.address);
+  kept.phases = at.phases;
+  kept.step = is_ready ? Step::serving : Step::probing;
+  kept.state = is_ready ? SandboxState::ready : SandboxState::starting;
+  if (is_ready) return;
+  kept.probe_delay = options_.first_probe_delay;
+  kept.next_probe = now;
+  kept.start_deadline = launched_at + kept.order.spec.limits.start_timeout;
+  wake(id, kept);
+}
+
 void Keeper::stop_all(Instant now, KeeperEffects& effects) {
   std::vector<SandboxId> ids;
   for (const auto& [id, kept] : sandboxes_) ids.push_back(id);

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <ifaddrs.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -118,6 +119,21 @@ std::string get(Harness& harness, const std::string& address, const std::string&
   return harness.run(exchange(harness.loop, address, request_head)).value_or("");
 }
 
+std::string own_address() {
+  std::string found;
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) return found;
+  for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0)
+      continue;
+    char text[INET_ADDRSTRLEN] = {};
+    ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
+    found = text;
+  }
+  ::freeifaddrs(all);
+  return found;
+}
+
 bool is_root() { return ::geteuid() == 0; }
 
 std::string probe_path() { return PROBE_PATH; }
@@ -137,8 +153,11 @@ std::vector<std::string> leftovers(const std::string& node) {
   }
   // Processes that were started for the node are known by their cgroup's path.
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
-    if (read_all(entry.path() / "cgroup").find("/dirigent/" + node) != std::string::npos)
-      found.push_back("process " + entry.path().string());
+    if (read_all(entry.path() / "cgroup").find("/dirigent/" + node) == std::string::npos) continue;
+    // An ended one that has become a child of the machine's init is for that to wait for, in its own time.
+    const std::string status = read_all(entry.path() / "stat");
+    if (status.find(") Z 1 ") != std::string::npos) continue;
+    found.push_back("process " + entry.path().string() + " " + status);
   }
   return found;
 }

@@ -3,6 +3,7 @@
 // Runs tasks on a loop of the test's own, and looks for what a runtime may have left on the machine.
 #pragma once
 
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -78,6 +79,16 @@ class TemporaryDirectory {
   TemporaryDirectory();
   ~TemporaryDirectory();
   std::string path;
+};
+
+// An address of this host that is not a loopback one; "" when there is none.
+std::string own_address();
+// Publishing switches forwarding on for good: the test puts back what it found.
+struct KeepForwarding {
+  KeepForwarding() { std::ifstream(path) >> before; }
+  ~KeepForwarding() { std::ofstream(path) << before; }
+  const char* path = "/proc/sys/net/ipv4/ip_forward";
+  std::string before = "0";
 };
 
 // A listener of this test's process on every address of the host, as a service of the host would be.

@@ -207,6 +207,7 @@ int main(int count, char** arguments) {
   } else if (strcmp(what, "list") == 0) {
     for (int i = 2; i < count; ++i) list(arguments[i]);
   } else if (strcmp(what, "exit") == 0) {
+    if (count > 3) usleep((unsigned)atoi(arguments[3]) * 1000);
     fprintf(stderr, "leaving with %s\n", arguments[2]);
     return atoi(arguments[2]);
   } else if (strcmp(what, "signal") == 0) {

@@ -2,9 +2,6 @@
 //
 // How a sandbox is reached when the plain way is not there: published to other hosts, without root, after the spawner
 // died.
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,30 +15,6 @@
 namespace dirigent::sandbox::test {
 
 namespace {
-
-// An address of this host that is not a loopback one; "" when there is none.
-std::string own_address() {
-  std::string found;
-  ifaddrs* all = nullptr;
-  if (::getifaddrs(&all) != 0) return found;
-  for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET || (one->ifa_flags & IFF_LOOPBACK) != 0)
-      continue;
-    char text[INET_ADDRSTRLEN] = {};
-    ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
-    found = text;
-  }
-  ::freeifaddrs(all);
-  return found;
-}
-
-// Publishing switches forwarding on for good: the test puts back what it found.
-struct KeepForwarding {
-  KeepForwarding() { std::ifstream(path) >> before; }
-  ~KeepForwarding() { std::ofstream(path) << before; }
-  const char* path = "/proc/sys/net/ipv4/ip_forward";
-  std::string before = "0";
-};
 
 // The children of this process that run the cell program.
 std::vector<pid_t> spawners() {

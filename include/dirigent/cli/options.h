@@ -121,6 +121,7 @@ struct WorkerOptions {
   std::string publish_host;        // address under which other hosts reach the sandboxes; "" = this host only
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 39'999;
+  Duration adopt_time{};           // how long sandboxes outlive a killed worker
 };
 
 struct DevOptions {

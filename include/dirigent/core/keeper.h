@@ -60,6 +60,9 @@ class Keeper {
     SandboxAddress address;
     StartPhases phases;
   };
+  // A sandbox that an earlier life of this worker has launched, at `launched_at`, and that the runtime has taken over. One
+  // that was ready is; another is probed until the deadline it has had from the beginning. Before the first message.
+  void adopt(StartSandbox order, LaunchedAt at, Instant launched_at, bool is_ready, Instant now);
   void launched(SandboxId id, Result<LaunchedAt> outcome, Instant now, KeeperEffects& effects);
   void probed(SandboxId id, bool is_ready, Instant now, KeeperEffects& effects);
   // The function's process has ended, by itself or because it was told to.

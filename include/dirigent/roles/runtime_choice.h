@@ -27,6 +27,7 @@ struct RuntimeChoice {
   std::string publish_host;            // all but simulated: address under which other hosts reach the sandboxes; "" = this host only
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 39'999;
+  Duration adopt_time{};               // all but simulated: how long sandboxes outlive a killed worker; 0 = not at all
   Duration simulated_start_p50 = 3ms;  // simulated: lognormal start times
   Duration simulated_start_p99 = 12ms;
   std::uint64_t seed = 1;

@@ -28,6 +28,7 @@ struct ContainerOptions {
   std::uint16_t publish_port_last = 32'767;
   ImageOptions images;
   Duration logs_kept = 60s;                // after a sandbox's end
+  Duration adopt_time{};                   // how long sandboxes outlive a killed worker, for the next one; 0 = not at all
 };
 
 }  // namespace dirigent::sandbox

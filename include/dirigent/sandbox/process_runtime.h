@@ -32,6 +32,7 @@ struct ProcessRuntimeOptions {
   std::uint16_t publish_port_last = 32'767;
   ImageOptions images;                     // where tar: images and pulled ones are kept
   Duration logs_kept = 60s;                // after a sandbox's end
+  Duration adopt_time{};                   // how long sandboxes outlive a killed worker, for the next one; 0 = not at all
 };
 
 // The loop must outlive the runtime; the runtime must be closed (or never opened) before it is destroyed.

@@ -23,6 +23,15 @@ struct Launched {
   StartPhases phases;  // create, network and start; the prober adds its own
 };
 
+// A sandbox of an earlier life of the node, which was killed.
+struct AdoptedSandbox {
+  StartSandbox order;     // what a keeper needs of it: not its environment or arguments
+  SandboxAddress address;
+  StartPhases phases;
+  Instant launched_at{};
+  bool is_ready = false;  // it has answered its probe once
+};
+
 struct LogLine {
   WallTime time;
   bool is_error_stream = false;
@@ -36,9 +45,13 @@ class Runtime {
   // "process", "simulated".
   [[nodiscard]] virtual std::string_view name() const = 0;
 
-  // Brings the runtime up: pools, tables, helper processes. Removes whatever an earlier life of this node left behind
-  // (processes, cgroups, links, rules, files). Nothing else may be called before it has succeeded.
+  // Brings the runtime up: pools, tables, helper processes. Takes over the sandboxes of an earlier life of this node that
+  // was killed, where it can, and removes whatever else that left behind (processes, cgroups, links, rules, files).
+  // Nothing else may be called before it has succeeded.
   virtual io::Task<void> open() = 0;
+
+  // What open() has taken over, once; they are sandboxes like any other. Their ends are told after this call.
+  virtual std::vector<AdoptedSandbox> take_adopted() { return {}; }
 
   // Told once for each launched sandbox when its function's process ends, for whatever reason, before it is removed.
   // Set before the first launch.

@@ -20,6 +20,7 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
   options.publish_host = choice.publish_host;
   options.publish_port_first = choice.publish_port_first;
   options.publish_port_last = choice.publish_port_last;
+  options.adopt_time = choice.adopt_time;
   return options;
 }
 
@@ -36,6 +37,7 @@ Result<std::unique_ptr<sandbox::Runtime>> make_runtime(io::Loop& loop, const Run
     options.publish_host = choice.publish_host;
     options.publish_port_first = choice.publish_port_first;
     options.publish_port_last = choice.publish_port_last;
+    options.adopt_time = choice.adopt_time;
     return sandbox::make_process_runtime(loop, std::move(options));
   }
   if (choice.kind == "oci") {

@@ -134,6 +134,12 @@ io::Task<void> WorkerRoleImpl::open() {
   });
   Status opened = co_await runtime_->open();
   if (!opened) co_return opened;
+  for (auto& adopted : runtime_->take_adopted()) {
+    core::Keeper::LaunchedAt at{std::move(adopted.address), adopted.phases};
+    at.address.host_id = options_.node.host_id;
+    keeper_.adopt(std::move(adopted.order), std::move(at), adopted.launched_at, adopted.is_ready, io::Loop::now());
+  }
+  timer_.arm(keeper_.next_wakeup());
   options_.node.runtime = runtime_->name();
   if (!options_.admin_listen.empty()) {
     io::HttpServerOptions http;

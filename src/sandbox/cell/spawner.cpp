@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "sandbox/cell/confine.h"
+#include "sandbox/cell/keeping.h"
 #include "sandbox/cell/parked.h"
 #include "sandbox/cell/root.h"
 #include "sandbox/cell/steps.h"
@@ -36,11 +37,25 @@ struct Child {
 };
 
 constexpr unsigned kLingerUs = 2'000'000;  // several times what the control plane takes to tell of a lost node
+constexpr int kDrainMs = 20;               // between looks at the output of sandboxes without a worker
+
+constexpr std::uint32_t kNobody = 0xffffffff;  // the number of a cell whose end interests nobody
+
+struct Ending {
+  std::uint32_t serial;
+  int status;
+};
 
 struct Spawner {
   std::vector<Child> children;
-  std::vector<int> kept;  // locks, held until everything is removed: of the node's name, then of its address range
+  std::vector<int> locks;  // held until everything is removed: of the node's name, then of its address range
   wire::Configure configuration;
+  Keeping keeping;
+  std::vector<Ending> endings;  // of kept cells
+  int listener = -1;            // where another worker asks to take over; -1 = none may
+  bool has_worker = true;
+  bool said_farewell = false;
+  unsigned long long deadline_us = 0;  // without a worker: when everything is taken down
   int signals = -1;
   int host_mounts = -1;    // the host's mount namespace, for the last clean-up
   bool may_raise_priority = false;
@@ -50,7 +65,14 @@ struct Spawner {
   void configure(wire::Reader& in, const std::vector<int>& fds);
   void park(wire::Reader& in, const std::vector<int>& fds);
   void kill_child(std::uint32_t serial);
-  void reap(bool report);
+  void reap();
+  void forget(std::uint32_t key);
+  void receive(const std::string& bytes, std::vector<int>& fds);
+  // Between workers.
+  bool lose_worker();
+  bool meet_successor();
+  bool hand_over(int connection);
+  // The end.
   void take_down();
   void linger();
   void remove_tables();
@@ -59,7 +81,8 @@ struct Spawner {
 // Cells are clones of this process: what they all have is made here, once.
 void Spawner::configure(wire::Reader& in, const std::vector<int>& fds) {
   configuration = wire::Configure::read(in);
-  kept.insert(kept.end(), fds.begin(), fds.end());
+  locks.insert(locks.end(), fds.begin(), fds.end());
+  if (configuration.adopt_ms > 0) listener = listen_for_successor(configuration.node);
   if (configuration.isolation != wire::Isolation::full) return;
   const int priority = ::getpriority(PRIO_PROCESS, 0);
   may_raise_priority = ::setpriority(PRIO_PROCESS, 0, priority + 1) == 0 && ::setpriority(PRIO_PROCESS, 0, priority) == 0;
@@ -114,17 +137,115 @@ void Spawner::kill_child(std::uint32_t serial) {
   }
 }
 
-void Spawner::reap(bool report) {
+void Spawner::reap() {
   int status = 0;
   for (pid_t pid = ::waitpid(-1, &status, WNOHANG); pid > 0; pid = ::waitpid(-1, &status, WNOHANG)) {
     for (auto child = children.begin(); child != children.end(); ++child) {
       if (child->pid != pid) continue;
-      if (report) send(wire::Writer(wire::Kind::exited).u32(child->serial).u32(static_cast<std::uint32_t>(status)));
+      if (has_worker && child->serial != kNobody)
+        send(wire::Writer(wire::Kind::exited).u32(child->serial).u32(static_cast<std::uint32_t>(status)));
+      // Until the worker forgets it: what it was told it may have had no time to act upon.
+      if (keeping.has(child->serial)) endings.push_back({child->serial, status});
       *child = children.back();
       children.pop_back();
       break;
     }
   }
+}
+
+void Spawner::receive(const std::string& bytes, std::vector<int>& fds) {
+  wire::Reader in(bytes);
+  switch (in.kind()) {
+    case wire::Kind::configure:
+      configure(in, fds);
+      fds.clear();
+      break;
+    case wire::Kind::park:
+      park(in, fds);
+      break;
+    case wire::Kind::kill:
+      kill_child(in.u32());
+      break;
+    case wire::Kind::keep:
+      keeping.keep(in, fds);
+      fds.clear();
+      break;
+    case wire::Kind::keep_fds:
+      keeping.keep_fds(in, fds);
+      fds.clear();
+      break;
+    case wire::Kind::note:
+      keeping.note(in);
+      break;
+    case wire::Kind::forget:
+      forget(in.u32());
+      break;
+    case wire::Kind::farewell:
+      said_farewell = true;
+      break;
+    default:
+      break;
+  }
+}
+
+void Spawner::forget(std::uint32_t key) {
+  keeping.forget(key);
+  for (std::size_t i = endings.size(); i-- > 0;) {
+    if (endings[i].serial == key) endings.erase(endings.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+// The worker's socket is closed. False: nothing waits for another worker. What nobody keeps, cells that were parked or on
+// their way, ends now.
+bool Spawner::lose_worker() {
+  keeping.drop_incomplete();
+  if (said_farewell || listener < 0 || keeping.empty()) return false;
+  has_worker = false;
+  deadline_us = now_us() + configuration.adopt_ms * 1000ULL;
+  // The number of the worker's socket stays taken, so that nothing else gets it.
+  ::dup2(signals, wire::kSpawnerSocket);
+  for (auto& child : children) {
+    if (keeping.has(child.serial)) continue;
+    ::kill(child.pid, SIGKILL);
+    // The next worker may give its number to another.
+    child.serial = kNobody;
+  }
+  return true;
+}
+
+// Somebody has connected to the listener. False: everything has to go.
+bool Spawner::meet_successor() {
+  std::string identity;
+  const int connection = accept_successor(listener, identity);
+  if (connection < 0) return true;
+  bool goes_on = true;
+  if (has_worker) {
+    wire::send_message(connection, wire::kAdoptBusy);
+  } else if (identity != configuration.identity) {
+    wire::send_message(connection, wire::kAdoptNo);
+    goes_on = false;
+  } else if (hand_over(connection)) {
+    ::dup3(connection, wire::kSpawnerSocket, O_CLOEXEC);
+    has_worker = true;
+    for (const auto& ending : endings)
+      send(wire::Writer(wire::Kind::exited).u32(ending.serial).u32(static_cast<std::uint32_t>(ending.status)));
+  }
+  ::close(connection);
+  return goes_on;
+}
+
+// Everything stays here as well: the next worker may be killed in its turn.
+bool Spawner::hand_over(int connection) {
+  const auto pid_of = [this](std::uint32_t serial) -> std::uint32_t {
+    for (const auto& child : children) {
+      if (child.serial == serial) return static_cast<std::uint32_t>(child.pid);
+    }
+    return 0;
+  };
+  if (keeping.tell(connection, pid_of) != 0) return false;
+  wire::Writer last(wire::Kind::handed_over);
+  configuration.write(last);
+  return wire::send_message(connection, last.bytes(), locks.data(), static_cast<int>(locks.size())) == 0;
 }
 
 // Containers are no children of the spawner, but in the worker's cgroups.
@@ -159,6 +280,7 @@ bool remove_tree(const std::string& path) {
 
 // The worker is gone, with or without a farewell: nothing of it may stay.
 void Spawner::take_down() {
+  if (listener >= 0) ::close(listener);
   for (const auto& child : children) ::kill(child.pid, SIGKILL);
   while (!children.empty()) {
     int status = 0;
@@ -195,7 +317,7 @@ void Spawner::take_down() {
 // host by its default route, and whoever answers there would pass for the function. The lock of the node's name is given
 // up, so that the worker can start again meanwhile; that of the address range is held.
 void Spawner::linger() {
-  if (!kept.empty()) ::close(kept.front());
+  if (!locks.empty()) ::close(locks.front());
   ::usleep(kLingerUs);
 }
 
@@ -216,6 +338,12 @@ int run_spawner() {
   ::signal(SIGINT, SIG_IGN);
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
+  // It holds some descriptors of every sandbox.
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   ::fcntl(wire::kSpawnerSocket, F_SETFD, FD_CLOEXEC);
   Spawner spawner;
   sigset_t handled;
@@ -224,37 +352,32 @@ int run_spawner() {
   ::sigprocmask(SIG_BLOCK, &handled, nullptr);
   spawner.signals = ::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
   if (spawner.signals < 0) return 1;
-  pollfd events[2] = {{wire::kSpawnerSocket, POLLIN, 0}, {spawner.signals, POLLIN, 0}};
   for (;;) {
-    if (::poll(events, 2, -1) < 0) continue;
+    const int timeout = spawner.has_worker ? -1 : kDrainMs;
+    pollfd events[3] = {{spawner.has_worker ? wire::kSpawnerSocket : -1, POLLIN, 0},
+                        {spawner.signals, POLLIN, 0},
+                        {spawner.listener, POLLIN, 0}};
+    if (::poll(events, 3, timeout) < 0) continue;
     if (events[1].revents != 0) {
       signalfd_siginfo signal{};
       while (::read(spawner.signals, &signal, sizeof signal) > 0) {
       }
-      spawner.reap(true);
+      spawner.reap();
     }
-    if (events[0].revents == 0) continue;
-    std::string bytes;
-    std::vector<int> fds;
-    const long size = wire::receive_message(wire::kSpawnerSocket, bytes, &fds, false);
-    if (size == -EAGAIN) continue;
-    if (size <= 0) break;
-    wire::Reader in(bytes);
-    switch (in.kind()) {
-      case wire::Kind::configure:
-        spawner.configure(in, fds);
-        fds.clear();
-        break;
-      case wire::Kind::park:
-        spawner.park(in, fds);
-        break;
-      case wire::Kind::kill:
-        spawner.kill_child(in.u32());
-        break;
-      default:
-        break;
+    if (events[0].revents != 0) {
+      std::string bytes;
+      std::vector<int> fds;
+      const long size = wire::receive_message(wire::kSpawnerSocket, bytes, &fds, false);
+      if (size > 0) spawner.receive(bytes, fds);
+      for (const int fd : fds) ::close(fd);
+      if (size <= 0 && size != -EAGAIN && !spawner.lose_worker()) break;
+      // What the worker has said comes before what another one asks.
+      continue;
     }
-    for (const int fd : fds) ::close(fd);
+    if (events[2].revents != 0 && !spawner.meet_successor()) break;
+    if (spawner.has_worker) continue;
+    spawner.keeping.drain_output();
+    if (now_us() > spawner.deadline_us) break;
   }
   spawner.take_down();
   return 0;

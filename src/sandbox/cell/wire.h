@@ -19,6 +19,14 @@ inline constexpr std::size_t kMessageBytesMax = 160 * 1024;
 inline constexpr int kFdsMax = 16;
 // The file descriptor on which the spawner finds its socket.
 inline constexpr int kSpawnerSocket = 3;
+// A worker that starts asks for what a killed one of its node left: on the abstract socket kAdoptName + node, with the raw
+// bytes kAdoptCall + identity. The answer is kAdoptBusy (a worker is alive), kAdoptNo (another identity: everything is being
+// taken down), or the messages `kept` and `handed_over`, after which it is the spawner's worker. Not of the kinds below,
+// because the one who asks may be another build.
+inline constexpr const char* kAdoptName = "dirigent-guard-";
+inline constexpr const char* kAdoptCall = "adopt ";
+inline constexpr const char* kAdoptBusy = "busy";
+inline constexpr const char* kAdoptNo = "no";
 // The link inside a cell.
 inline constexpr const char* kInnerLink = "eth0";
 // A worker has one range of 198.18.0.0/15 for its sandboxes: 4096 addresses.
@@ -31,10 +39,20 @@ enum class Kind : std::uint8_t {
   // is a kept one, cgroup.procs of each cgroup
   park,
   kill,  // u32 serial
+  // u32 key, u32 number of descriptors in all, u32 how many of them, the first, are pipes with output, text record; fds:
+  // the first of them. A sandbox that outlives a killed worker; a cell's key is its serial. Replaces what was kept by the key
+  keep,
+  keep_fds,  // u32 key; fds: more of them
+  note,      // u32 key, text: another record of what is kept
+  forget,    // u32 key
+  farewell,  // nothing: the worker leaves in order, so everything is taken down when its socket closes
   // spawner -> worker
   forked,      // u32 serial, u32 pid
   not_forked,  // u32 serial, text
   exited,      // u32 serial, u32 wait status
+  kept,        // u32 key, u32 pid (0 = not a cell), u32 number of descriptors in all, text record; fds: the first of them
+  kept_fds,    // u32 key; fds: more of them
+  handed_over, // Configure; fds: the locks. Everything that is kept has been told
   // worker -> cell
   network,    // Network
   order,      // Order
@@ -124,10 +142,14 @@ struct Configure {
   std::string nft_publish_table;         // of family ip; "" = none
   Isolation isolation = Isolation::full; // of its cells
   std::uint64_t tmp_bytes = 0;           // size of each cell's /tmp
+  std::string node;
+  std::string identity;                  // of workers that may take over: same build, runtime and settings
+  std::uint32_t adopt_ms = 0;            // how long sandboxes wait for a worker when theirs was killed; 0 = not at all
 
   void write(Writer& out) const {
     out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table);
     out.u8(static_cast<std::uint8_t>(isolation)).u64(tmp_bytes);
+    out.text(node).text(identity).u32(adopt_ms);
   }
   static Configure read(Reader& in) {
     Configure c;
@@ -137,6 +159,9 @@ struct Configure {
     c.nft_publish_table = in.text();
     c.isolation = static_cast<Isolation>(in.u8());
     c.tmp_bytes = in.u64();
+    c.node = in.text();
+    c.identity = in.text();
+    c.adopt_ms = in.u32();
     return c;
   }
 };

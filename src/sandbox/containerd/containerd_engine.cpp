@@ -53,6 +53,24 @@ io::FileDescriptor shim_of(std::uint32_t pid) {
   return io::FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
 }
 
+// The pipes of containers that go on stay, and so do the roots that those may have.
+Status prepare_directory(const std::string& directory, const std::vector<std::string>& kept) {
+  std::error_code error;
+  if (kept.empty()) std::filesystem::remove_all(directory, error);
+  std::filesystem::create_directories(directory, error);
+  if (error) return failure(ErrorCode::unavailable, "cannot make {}: {} (set run_directory)", directory, error.message());
+  if (!kept.empty()) {
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+      const std::string stem = entry.path().stem().string();
+      const bool is_pipe = entry.is_fifo(error);
+      if (is_pipe && std::find(kept.begin(), kept.end(), stem) == kept.end()) std::filesystem::remove(entry.path(), error);
+    }
+    return {};
+  }
+  if (Status made = make_skeleton(directory + "/skeleton"); !made) return made;
+  return make_builtin_root(directory + "/builtin");
+}
+
 bool is_lost(const Error& error) { return error.code == ErrorCode::unavailable || error.code == ErrorCode::timed_out; }
 
 }  // namespace
@@ -74,7 +92,11 @@ std::string ContainerdEngine::pipe_path(const std::string& name, const char* str
   return fmt::format("{}/{}.{}", directory_, name, stream);
 }
 
-io::Task<void> ContainerdEngine::open(const Cgroups&) {
+std::string ContainerdEngine::identity() const {
+  return fmt::format("containerd {} {} {}", options_.address, options_.program, options_.shared_shim);
+}
+
+io::Task<void> ContainerdEngine::open(const Cgroups&, std::vector<KeptContainer> kept) {
   if (options_.root_writable)
     co_return failure(ErrorCode::unsupported, "the containerd runtime has read-only roots only: write to /tmp, or use --runtime oci");
   helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
@@ -90,15 +112,13 @@ io::Task<void> ContainerdEngine::open(const Cgroups&) {
                                                               options_.address, version.error().message)});
   log_info("sandbox", "containers are made by containerd {} on {}", *version, options_.address);
   if (Status made = co_await api_->make_namespace(); !made) co_return give_up(made.error());
-  if (Status removed = co_await remove_leftovers(); !removed) co_return give_up(removed.error());
-  auto prepare = [directory = directory_]() -> Status {
-    std::error_code error;
-    std::filesystem::remove_all(directory, error);
-    std::filesystem::create_directories(directory, error);
-    if (error) return failure(ErrorCode::unavailable, "cannot make {}: {} (set run_directory)", directory, error.message());
-    if (Status made = make_skeleton(directory + "/skeleton"); !made) return made;
-    return make_builtin_root(directory + "/builtin");
-  };
+  if (Status removed = co_await remove_leftovers(kept); !removed) co_return give_up(removed.error());
+  std::vector<std::string> names;
+  for (const auto& one : kept) {
+    names.push_back(one.name);
+    if (!options_.shared_shim) shims_[one.name] = shim_of(one.pid);
+  }
+  auto prepare = [directory = directory_, names = std::move(names)] { return prepare_directory(directory, names); };
   Status prepared = co_await helpers_->run(std::move(prepare));
   if (!prepared) co_return give_up(prepared.error());
   group_.spawn(tend_leftovers());
@@ -106,10 +126,12 @@ io::Task<void> ContainerdEngine::open(const Cgroups&) {
 }
 
 // Of an earlier life of this node: its processes have been ended by way of their cgroups.
-io::Task<void> ContainerdEngine::remove_leftovers() {
+io::Task<void> ContainerdEngine::remove_leftovers(const std::vector<KeptContainer>& kept) {
   auto ids = co_await api_->list_containers(options_.node.value);
   if (!ids) co_return failure(ids.error().within("cannot list the containers of an earlier life"));
   for (const auto& id : *ids) {
+    const auto goes_on = [&](const KeptContainer& one) { return id_of(one.name) == id; };
+    if (std::any_of(kept.begin(), kept.end(), goes_on)) continue;
     static_cast<void>(co_await api_->kill_task(id, SIGKILL));
     static_cast<void>(co_await api_->wait_task(id, kWaitPatience));
     if (Status removed = co_await remove_container(id); !removed)

@@ -21,7 +21,8 @@ class ContainerdEngine final : public Engine {
   ContainerdEngine(io::Loop& loop, ContainerdRuntimeOptions options);
 
   [[nodiscard]] std::string_view name() const override { return "containerd"; }
-  io::Task<void> open(const Cgroups& cgroups) override;
+  [[nodiscard]] std::string identity() const override;
+  io::Task<void> open(const Cgroups& cgroups, std::vector<KeptContainer> kept) override;
   io::Task<RunningContainer> start(ContainerOrder order) override;
   io::Task<ExitStatus> finish(std::string name, std::uint32_t pid) override;
   io::Task<void> close() override;
@@ -36,7 +37,7 @@ class ContainerdEngine final : public Engine {
   // Removes what containerd has of a container; what is not there is fine.
   io::Task<void> remove_container(std::string id);
   void end_shim(const std::string& name);
-  io::Task<void> remove_leftovers();
+  io::Task<void> remove_leftovers(const std::vector<KeptContainer>& kept);
   io::Task<void> tend_leftovers();
 
   io::Loop& loop_;

@@ -82,12 +82,16 @@ std::string filter_commands(const std::string& table, const std::string& link_pr
       table, link_prefix);
 }
 
-std::string publish_commands(const std::string& table) {
+std::string publish_commands(const std::string& table, const std::vector<Firewall::Published>& published) {
+  std::string elements;
+  for (const auto& one : published)
+    elements += fmt::format("{}{} : {} . {}", elements.empty() ? "" : ", ", one.port, one.address, one.inner_port);
+  if (!elements.empty()) elements = " elements = { " + elements + " };";
   return fmt::format(
       "add table ip {0}\n"
       "delete table ip {0}\n"
       "table ip {0} {{\n"
-      "  map ports {{ type inet_service : ipv4_addr . inet_service; }}\n"
+      "  map ports {{ type inet_service : ipv4_addr . inet_service;{1} }}\n"
       "  chain prerouting {{\n"
       "    type nat hook prerouting priority -100;\n"
       "    fib daddr type local dnat ip to tcp dport map @ports\n"
@@ -97,12 +101,13 @@ std::string publish_commands(const std::string& table) {
       "    fib daddr type local dnat ip to tcp dport map @ports\n"
       "  }}\n"
       "}}\n",
-      table);
+      table, elements);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Firewall>> Firewall::open(const Tables& tables, const std::string& link_prefix) {
+Result<std::unique_ptr<Firewall>> Firewall::open(const Tables& tables, const std::string& link_prefix,
+                                                 const std::vector<Published>& published) {
   nft_ctx* context = ::nft_ctx_new(NFT_CTX_DEFAULT);
   if (context == nullptr) return failure(ErrorCode::unsupported, "libnftables cannot be started");
   ::nft_ctx_buffer_error(context);
@@ -111,7 +116,7 @@ Result<std::unique_ptr<Firewall>> Firewall::open(const Tables& tables, const std
   if (Status status = firewall->run(filter_commands(tables.filter, link_prefix)); !status)
     return failure(status.error());
   if (!tables.publish.empty()) {
-    if (Status status = firewall->run(publish_commands(tables.publish)); !status) {
+    if (Status status = firewall->run(publish_commands(tables.publish, published)); !status) {
       firewall->close();
       return failure(status.error());
     }
@@ -121,7 +126,7 @@ Result<std::unique_ptr<Firewall>> Firewall::open(const Tables& tables, const std
 
 #else
 
-Result<std::unique_ptr<Firewall>> Firewall::open(const Tables&, const std::string&) {
+Result<std::unique_ptr<Firewall>> Firewall::open(const Tables&, const std::string&, const std::vector<Published>&) {
   return failure(ErrorCode::unsupported, "this build has no libnftables");
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "dirigent/base/result.h"
 
@@ -22,8 +23,15 @@ class Firewall {
   };
   static Tables names(std::uint32_t range, bool publish);
 
-  // Blocks. `link_prefix`: of the sandboxes' links. unsupported: built without libnftables, or no nf_tables here.
-  static Result<std::unique_ptr<Firewall>> open(const Tables& tables, const std::string& link_prefix);
+  struct Published {
+    std::uint16_t port = 0;
+    std::string address;
+    std::uint16_t inner_port = 0;
+  };
+
+  // Replaces tables of these names at one blow. `published`: what the map has from the beginning. Blocks. `link_prefix`: of the sandboxes' links. unsupported: built without libnftables, or no nf_tables here.
+  static Result<std::unique_ptr<Firewall>> open(const Tables& tables, const std::string& link_prefix,
+                                                const std::vector<Published>& published = {});
   virtual ~Firewall() = default;
 
   // Any helper thread; serialised inside.

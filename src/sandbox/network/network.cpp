@@ -72,19 +72,35 @@ Result<std::unique_ptr<Network>> Network::open(const std::string& node) {
   if (!claimed)
     return failure(ErrorCode::exhausted,
                    "all {} address ranges of 198.18.0.0/15 are taken: too many workers on this host", kRanges);
-  if (const int error = network->socket_.open()) return errno_failure(error, "cannot open a netlink socket");
-  if (const int error = network->socket_.run(netlink::add_address(1, network->gateway(), 32))) {
-    return errno_failure(error, fmt::format("cannot add address {} to lo", to_dotted(network->gateway())));
+  if (Status ready = network->set_up(); !ready) return failure(ready.error());
+  return network;
+}
+
+Result<std::unique_ptr<Network>> Network::take_over(NameLock lock, std::uint32_t gateway) {
+  auto network = std::unique_ptr<Network>(new Network());
+  network->range_ = (ntohl(gateway) - (198u << 24 | 18u << 16)) / kRangeSize;
+  network->lock_ = std::move(lock);
+  if (network->range_ >= kRanges || network->lock_.fd() < 0 || network->gateway() != gateway)
+    return failure(ErrorCode::corrupt, "an earlier worker has left {} as gateway, which is none", to_dotted(gateway));
+  if (Status ready = network->set_up(); !ready) return failure(ready.error());
+  return network;
+}
+
+// Repeating it changes nothing.
+Status Network::set_up() {
+  if (const int error = socket_.open()) return errno_failure(error, "cannot open a netlink socket");
+  if (const int error = socket_.run(netlink::add_address(1, gateway(), 32))) {
+    return errno_failure(error, fmt::format("cannot add address {} to lo", to_dotted(gateway())));
   }
   // An address without a sandbox answers "unreachable" here. By the host's default route its packets would leave the
   // host, and whoever answers there would pass for a sandbox.
-  if (const int error = network->socket_.run(netlink::add_unreachable_route(network->address_of(0), wire::kRangePrefix))) {
-    static_cast<void>(network->socket_.run(netlink::delete_address(1, network->gateway(), 32)));
-    return errno_failure(error, fmt::format("cannot add a route for {}/{}", to_dotted(network->address_of(0)), wire::kRangePrefix));
+  if (const int error = socket_.run(netlink::add_unreachable_route(address_of(0), wire::kRangePrefix))) {
+    static_cast<void>(socket_.run(netlink::delete_address(1, gateway(), 32)));
+    return errno_failure(error, fmt::format("cannot add a route for {}/{}", to_dotted(address_of(0)), wire::kRangePrefix));
   }
   // Without a network interface of its own, a fresh namespace has lo down.
-  static_cast<void>(network->socket_.run(netlink::set_up(1)));
-  return network;
+  static_cast<void>(socket_.run(netlink::set_up(1)));
+  return {};
 }
 
 Result<wire::Network> Network::attach(std::uint32_t serial, std::uint32_t pid, std::uint32_t number) {

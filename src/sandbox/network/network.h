@@ -11,6 +11,7 @@
 
 #include "dirigent/base/result.h"
 #include "dirigent/base/time.h"
+#include "dirigent/io/file_descriptor.h"
 #include "sandbox/cell/wire.h"
 #include "sandbox/netlink.h"
 
@@ -24,6 +25,8 @@ class NameLock {
  public:
   NameLock() = default;
   NameLock(NameLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  // One that another process of this node has handed over.
+  explicit NameLock(io::FileDescriptor taken) : fd_(taken.release()) {}
   NameLock& operator=(NameLock&& other) noexcept;
   ~NameLock();
   // already_exists when it is held.
@@ -38,6 +41,8 @@ class Network {
  public:
   // Claims a range, preferring the same one for the same node, and gives the host its gateway address.
   static Result<std::unique_ptr<Network>> open(const std::string& node);
+  // The range with this gateway, whose lock another worker has left.
+  static Result<std::unique_ptr<Network>> take_over(NameLock lock, std::uint32_t gateway);
 
   // Makes the link of a cell whose first process is `pid`. Any one thread at a time (serialised inside).
   Result<wire::Network> attach(std::uint32_t serial, std::uint32_t pid, std::uint32_t number);
@@ -55,6 +60,7 @@ class Network {
 
  private:
   Network() = default;
+  Status set_up();
   Result<wire::Network> route(const std::string& name, std::uint32_t number);
 
   std::uint32_t range_ = 0;

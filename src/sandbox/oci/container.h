@@ -13,6 +13,7 @@
 #include "sandbox/log_ring.h"
 #include "sandbox/network/namespaces.h"
 #include "sandbox/oci/engine.h"
+#include "sandbox/process/adoption.h"
 
 namespace dirigent::sandbox {
 
@@ -28,6 +29,7 @@ struct Container {
         gone(loop) {}
 
   SandboxId id{};
+  std::uint32_t key = 0;        // by which the guard keeps it
   std::string name;
   std::string function;
   ContainerState state = ContainerState::starting;
@@ -38,7 +40,8 @@ struct Container {
   ImageLease image;
   std::string direct;
   std::uint16_t published_port = 0;
-  bool launched = false;        // launch() has returned it, so its end is told
+  bool launched = false;        // launch() or take_adopted() has returned it, so its end is told
+  std::optional<SandboxRecord> record;  // as the guard keeps it for another worker
   bool stop_requested = false;
   bool abandoned = false;       // whoever wanted it does not wait any more
   std::optional<SandboxEnd> end;

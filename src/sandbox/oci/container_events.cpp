@@ -114,6 +114,7 @@ SandboxEnd ContainerRuntime::describe_end(const ContainerPtr& container, const R
 void ContainerRuntime::release(const ContainerPtr& container) {
   if (container->gone.is_set()) return;
   container->state = ContainerState::ended;
+  forget(container);
   // The kernel removes namespace and link behind the last descriptor.
   if (container->place.network_namespace.is_open()) {
     container->place.network_namespace.reset();

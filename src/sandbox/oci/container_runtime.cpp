@@ -27,19 +27,6 @@ constexpr std::size_t kImageThreads = 2;
 constexpr Duration kLinkPatience = 5s;
 constexpr Duration kKillPatience = 10s;
 
-// The node's earlier process may be gone a moment before its guard has removed everything.
-Result<NameLock> take_node(const std::string& node) {
-  const Instant until = io::Loop::now() + 3s;
-  for (;;) {
-    auto lock = NameLock::take("dirigent-node-" + node);
-    if (lock || lock.error().code != ErrorCode::already_exists) return lock;
-    if (io::Loop::now() > until)
-      return failure(ErrorCode::already_exists,
-                     "a worker of node {} is running on this host already: stop it, or choose another node id", node);
-    std::this_thread::sleep_for(20ms);
-  }
-}
-
 Status forward_packets() {
   constexpr const char* kPath = "/proc/sys/net/ipv4/ip_forward";
   std::ifstream now(kPath);
@@ -64,12 +51,15 @@ std::vector<std::string> cgroup_directories(const std::string& node) {
 }
 
 Result<Spawner> start_guard(const ContainerOptions& options, const Network& network, const NameLock& lock,
-                            bool has_firewall) {
+                            bool has_firewall, const std::string& identity) {
   auto guard = Spawner::start();
   if (!guard) return guard;
   wire::Configure configuration;
   configuration.cgroup_dirs = cgroup_directories(options.node.value);
   configuration.gateway = network.gateway();
+  configuration.node = options.node.value;
+  configuration.identity = identity;
+  configuration.adopt_ms = static_cast<std::uint32_t>(options.adopt_time / 1ms);
   if (has_firewall) {
     const auto tables = Firewall::names(network.range(), !options.publish_host.empty());
     configuration.nft_table = tables.filter;
@@ -95,20 +85,28 @@ ContainerRuntime::~ContainerRuntime() {
   ASSERT(!opened_, "the {} runtime of node {} was not closed", engine_->name(), options_.node.value);
 }
 
-Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOptions& options) {
+Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOptions& options, const std::string& identity) {
   Opened parts;
-  auto lock = take_node(options.node.value);
-  if (!lock) return failure(lock.error());
-  parts.node_lock = std::move(*lock);
-  parts.cgroups = Cgroups::open(options.node.value);
+  auto claim = claim_node(options.node.value, identity);
+  if (!claim) return failure(claim.error());
+  parts.node_lock = std::move(claim->lock);
+  parts.handover = std::move(claim->handover);
+  if (parts.handover) {
+    const auto kept = names_of(parts.handover);
+    for (const auto& directory : cgroup_directories(options.node.value)) clear_cgroups(directory, kept);
+  }
+  parts.cgroups = Cgroups::open(options.node.value, names_of(parts.handover));
   parts.weaknesses = parts.cgroups.weaknesses();
-  auto network = Network::open(options.node.value);
+  auto network = parts.handover ? Network::take_over(std::move(parts.handover->range_lock), parts.handover->configuration.gateway)
+                                : Network::open(options.node.value);
   if (!network) return failure(network.error());
   parts.network = std::move(*network);
   const bool publish = !options.publish_host.empty();
   const auto tables = Firewall::names(parts.network->range(), publish);
-  auto firewall = Firewall::open(tables, parts.network->link_prefix());
+  auto firewall = Firewall::open(tables, parts.network->link_prefix(), published_of(parts.handover, *parts.network));
   const auto fail = [&](Error error) {
+    // What waits for a worker goes on waiting.
+    if (parts.handover) return failure(std::move(error));
     if (parts.firewall) parts.firewall->close();
     parts.network->remove_gateway();
     return failure(std::move(error));
@@ -123,7 +121,11 @@ Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOpt
         firewall.error().message);
   }
   if (Status forwarded = publish ? forward_packets() : Status{}; !forwarded) return fail(forwarded.error());
-  auto guard = start_guard(options, *parts.network, parts.node_lock, parts.firewall != nullptr);
+  if (parts.handover) {
+    parts.guard = std::move(parts.handover->spawner);
+    return parts;
+  }
+  auto guard = start_guard(options, *parts.network, parts.node_lock, parts.firewall != nullptr, identity);
   if (!guard) return fail(guard.error());
   parts.guard = std::move(*guard);
   return parts;
@@ -135,7 +137,7 @@ io::Task<void> ContainerRuntime::open() {
                       engine_->name());
   helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
   image_helpers_ = std::make_unique<Helpers>(loop_, kImageThreads);
-  auto open_all = [options = options_] { return open_parts(options); };
+  auto open_all = [options = options_, who = identity()] { return open_parts(options, who); };
   auto parts = co_await helpers_->run(std::move(open_all));
   if (!parts) {
     helpers_.reset();
@@ -152,9 +154,19 @@ io::Task<void> ContainerRuntime::open() {
   published_ports_.clear();
   for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port)
     published_ports_.push_back(static_cast<std::uint16_t>(port));
-  if (Status opened = co_await engine_->open(cgroups_); !opened) {
-    auto take_down = [this]() -> Status {
-      take_down_parts();
+  std::vector<KeptContainer> kept;
+  std::vector<std::uint32_t> numbers;
+  if (parts->handover) {
+    for (const auto& one : parts->handover->kept) {
+      kept.push_back({one.record.name, one.record.pid});
+      numbers.push_back(one.record.number);
+    }
+  }
+  if (Status opened = co_await engine_->open(cgroups_, std::move(kept)); !opened) {
+    // Sandboxes that wait for a worker go on waiting for one that can be opened.
+    auto take_down = [this, leaves = parts->handover.has_value()]() -> Status {
+      if (leaves) guard_ = Spawner();
+      else take_down_parts();
       return {};
     };
     static_cast<void>(co_await helpers_->run(std::move(take_down)));
@@ -163,8 +175,9 @@ io::Task<void> ContainerRuntime::open() {
     co_return failure(opened.error().within(fmt::format("cannot open the {} runtime", engine_->name())));
   }
   for (auto& weakness : engine_->weaknesses()) weaknesses_.push_back(std::move(weakness));
-  networks_ = std::make_unique<NetworkPool>(loop_, *network_, options_.networks);
+  networks_ = std::make_unique<NetworkPool>(loop_, *network_, options_.networks, numbers);
   closing_ = false;
+  if (parts->handover) adopt(std::move(*parts->handover));
   opened_ = true;
   co_return Status{};
 }
@@ -253,10 +266,11 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
   auto container = std::make_shared<Container>(loop_);
   container->id = order.id;
   container->function = order.function.value;
-  container->name = fmt::format("c-{:x}", next_serial_++);
+  container->key = next_serial_++;
+  container->name = fmt::format("c-{:x}", container->key);
   by_id_[order.id] = container;
   const auto launching = std::make_shared<Launching>(loop_);
-  group_.spawn(carry_out(launching, container, std::move(order), std::move(*image)));
+  group_.spawn(carry_out(launching, container, order, std::move(*image)));
   Status waited;
   try {
     waited = co_await launching->done.wait(Instant::max());
@@ -276,6 +290,7 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
   launched.address.host_id = options_.host_id;
   launched.phases = launching->phases;
   container->launched = true;
+  keep(container, order, launched);
   // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
   if (container->end) {
     loop_.post([this, id = container->id, end = *container->end] {
@@ -404,6 +419,7 @@ io::Task<bool> ContainerRuntime::probe(SandboxId id, std::string ready_path, Dur
   // It may have ended meanwhile; then whatever answered was not it.
   const auto still = by_id_.find(id);
   if (still == by_id_.end() || still->second->state != ContainerState::running) co_return false;
+  if (answered && *answered) note_ready(still->second);
   co_return answered;
 }
 

@@ -2,7 +2,7 @@
 //
 // The runtime around an engine: images, addresses, published ports, logs, ends and clean-up. Opening, launching and
 // removing in container_runtime.cpp, what happens to running containers in container_events.cpp, networks ahead of
-// time in network_pool.cpp.
+// time in network_pool.cpp, what outlives a killed worker in adopting.cpp.
 #pragma once
 
 #include <deque>
@@ -27,6 +27,7 @@ class ContainerRuntime final : public Runtime {
   [[nodiscard]] std::string_view name() const override { return engine_->name(); }
   io::Task<void> open() override;
   void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
+  std::vector<AdoptedSandbox> take_adopted() override;
   io::Task<Launched> launch(StartSandbox order) override;
   io::Task<void> remove(SandboxId id, Duration grace) override;
   io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
@@ -43,10 +44,11 @@ class ContainerRuntime final : public Runtime {
     std::vector<std::string> weaknesses;
     NameLock node_lock;
     Spawner guard;
+    std::optional<Handover> handover;
   };
 
   // container_runtime.cpp
-  [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options);
+  [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options, const std::string& identity);
   // One launch on its way. It goes on when the caller of launch() is cancelled, and takes back what it has made then:
   // half a container cannot be left to whoever comes next.
   struct Launching {
@@ -62,6 +64,13 @@ class ContainerRuntime final : public Runtime {
   void give_turn();
   io::Task<void> publish(ContainerPtr container, std::uint16_t port);
   void take_down_parts();
+
+  // adopting.cpp
+  [[nodiscard]] std::string identity() const;
+  void adopt(Handover handover);
+  void keep(const ContainerPtr& container, const StartSandbox& order, const Launched& launched);
+  void note_ready(const ContainerPtr& container);
+  void forget(const ContainerPtr& container);
 
   // container_events.cpp
   void watch(const ContainerPtr& container);
@@ -94,6 +103,7 @@ class ContainerRuntime final : public Runtime {
   std::uint32_t next_serial_ = 0;
   std::deque<std::uint16_t> published_ports_;
   std::unordered_map<SandboxId, ContainerPtr> by_id_;
+  std::vector<ContainerPtr> adopted_;       // until take_adopted()
   std::size_t starting_ = 0;
   std::deque<std::shared_ptr<Signal>> turns_;             // launches that wait for one of starts_max
   std::map<std::string, std::shared_ptr<Signal>> image_work_;  // one unpacking at a time of one image

@@ -30,6 +30,12 @@ struct RunningContainer {
   io::FileDescriptor output[2];   // reading ends of stdout and stderr, not blocking
 };
 
+// A container of an earlier life of the node, which goes on.
+struct KeptContainer {
+  std::string name;
+  std::uint32_t pid = 0;
+};
+
 struct ExitStatus {
   int code = 0;
   int signal = 0;
@@ -41,8 +47,11 @@ class Engine {
 
   // "oci", "containerd".
   [[nodiscard]] virtual std::string_view name() const = 0;
-  // Brings it up and removes what an earlier life of the node left. The cgroups outlive the engine.
-  virtual io::Task<void> open(const Cgroups& cgroups) = 0;
+  // What engines must have in common to go on with each other's containers.
+  [[nodiscard]] virtual std::string identity() const = 0;
+  // Brings it up and removes what an earlier life of the node left, but `kept`, which are as if this engine had started
+  // them. The cgroups outlive the engine.
+  virtual io::Task<void> open(const Cgroups& cgroups, std::vector<KeptContainer> kept) = 0;
   // Never cancelled. On failure nothing of the container is left. not_found: its program is not in the image.
   virtual io::Task<RunningContainer> start(ContainerOrder order) = 0;
   // Called once for each started container, when its process has ended: how it ended. Removes what the engine has of it.

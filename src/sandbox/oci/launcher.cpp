@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,6 +43,8 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) int become_progra
     ::_exit(127);
   };
   const Command& command = *child->command;
+  // It ends with the worker's thread, and so with the worker: nobody is left to make a container for.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   // By version 1 a thread joins alone and at once, while whoever moves a process waits for the kernel.
   for (const int cgroup : command.cgroups) {
     if (::write(cgroup, "0", 1) != 1) fail("join its cgroup");

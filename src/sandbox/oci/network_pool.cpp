@@ -16,7 +16,7 @@ constexpr Duration kPauseAfterFailure = 500ms;
 
 }  // namespace
 
-NetworkPool::NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready)
+NetworkPool::NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready, const std::vector<std::uint32_t>& taken)
     : loop_(loop),
       network_(network),
       wanted_(ready),
@@ -24,7 +24,9 @@ NetworkPool::NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready)
       helpers_(std::make_unique<Helpers>(loop, kMakingMax)),
       group_(loop, "networks") {
   // 0 is the range's own name, 1 the gateway, the last one is left out as a broadcast address would be.
-  for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) numbers_.push_back(number);
+  for (std::uint32_t number = 2; number < kRangeSize - 1; ++number) {
+    if (std::find(taken.begin(), taken.end(), number) == taken.end()) numbers_.push_back(number);
+  }
   refill();
 }
 

@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <memory>
+#include <vector>
 
 #include "dirigent/io/task.h"
 #include "sandbox/helpers.h"
@@ -14,8 +15,8 @@ namespace dirigent::sandbox {
 
 class NetworkPool {
  public:
-  // `ready`: how many are kept. The network must outlive the pool.
-  NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready);
+  // `ready`: how many are kept. `taken`: numbers in use already. The network must outlive the pool.
+  NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready, const std::vector<std::uint32_t>& taken);
 
   // One that is ready, or a new one. exhausted: all addresses are in use.
   io::Task<NetworkPlace> take(Instant deadline);

@@ -94,8 +94,10 @@ void remove_container_cgroups(const std::string& node, const std::string& name) 
   }
 }
 
-io::Task<void> OciEngine::open(const Cgroups& cgroups) {
+io::Task<void> OciEngine::open(const Cgroups& cgroups, std::vector<KeptContainer> kept) {
   cgroups_ = &cgroups;
+  strangers_.clear();
+  for (auto& one : kept) strangers_.insert(std::move(one.name));
   starters_ = std::make_unique<Helpers>(loop_, std::max<std::uint32_t>(1, options_.starts_max));
   removers_ = std::make_unique<Helpers>(loop_, kRemovers);
   auto open_it = [this] { return open_now(); };
@@ -240,8 +242,14 @@ Error OciEngine::explain(int code, const std::string& directory, const Container
 }
 
 io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
-  auto finish_it = [this, name = std::move(name), pid]() -> Result<ExitStatus> {
+  const bool is_stranger = strangers_.erase(name) > 0;
+  auto finish_it = [this, name = std::move(name), pid, is_stranger]() -> Result<ExitStatus> {
     ExitStatus exit;
+    if (is_stranger) {
+      if (Status entered = space_->enter(); !entered) return failure(entered.error());
+      remove_now(name);
+      return failure(ErrorCode::not_found, "how it ended was told to the process that took it over when its worker was killed");
+    }
     int status = 0;
     pid_t waited = -1;
     int error = 0;

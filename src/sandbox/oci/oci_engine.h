@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "dirigent/sandbox/oci_runtime.h"
@@ -20,7 +21,8 @@ class OciEngine final : public Engine {
   OciEngine(io::Loop& loop, OciRuntimeOptions options) : loop_(loop), options_(std::move(options)) {}
 
   [[nodiscard]] std::string_view name() const override { return "oci"; }
-  io::Task<void> open(const Cgroups& cgroups) override;
+  [[nodiscard]] std::string identity() const override { return "oci " + options_.program; }
+  io::Task<void> open(const Cgroups& cgroups, std::vector<KeptContainer> kept) override;
   io::Task<RunningContainer> start(ContainerOrder order) override;
   io::Task<ExitStatus> finish(std::string name, std::uint32_t pid) override;
   io::Task<void> close() override;
@@ -45,6 +47,7 @@ class OciEngine final : public Engine {
   std::unique_ptr<RootSpace> space_;
   std::mutex mutex_;
   Instant reaped_at_{};
+  std::set<std::string> strangers_;  // names of containers that an earlier life has started: no children of this process
   std::unique_ptr<Helpers> starters_;
   std::unique_ptr<Helpers> removers_;  // of their own, so that taking down never delays a start
 };

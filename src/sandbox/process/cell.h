@@ -13,6 +13,7 @@
 #include "sandbox/helpers.h"
 #include "sandbox/images/store.h"
 #include "sandbox/log_ring.h"
+#include "sandbox/process/adoption.h"
 #include "sandbox/process/lodging.h"
 
 namespace dirigent::sandbox {
@@ -48,7 +49,8 @@ struct Cell {
   // Once it is a sandbox.
   SandboxId id{};
   std::string function;
-  bool launched = false;         // launch() has returned it, so its end is told
+  std::optional<SandboxRecord> record;  // as the spawner keeps it for another worker
+  bool launched = false;         // launch() or take_adopted() has returned it, so its end is told
   bool stop_requested = false;
   std::optional<SandboxEnd> end; // once ended
   std::optional<int> exit_code;  // as its init told

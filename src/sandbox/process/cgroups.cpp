@@ -77,9 +77,21 @@ bool make_directory(const std::string& path) { return ::mkdir(path.c_str(), 0755
 
 }  // namespace
 
-void Cgroups::add_tree(Tree tree) {
+void clear_cgroups(const std::string& directory, const std::vector<std::string>& kept) {
+  if (kept.empty()) return clear(directory);
+  std::error_code error;
+  std::vector<std::string> others;
+  for (auto entry = std::filesystem::directory_iterator(directory, error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const bool is_kept = std::find(kept.begin(), kept.end(), entry->path().filename().string()) != kept.end();
+    if (entry->is_directory(error) && !is_kept) others.push_back(entry->path().string());
+  }
+  for (const auto& other : others) clear(other);
+}
+
+void Cgroups::add_tree(Tree tree, const std::vector<std::string>& kept) {
   const std::string parent = tree.directory.substr(0, tree.directory.rfind('/'));
-  clear(tree.directory);
+  clear_cgroups(tree.directory, kept);
   if (!make_directory(parent)) return;
   if (tree.is_v2) {
     // Controllers have to be handed down level by level; where the top has processes of its own the kernel refuses.
@@ -118,7 +130,7 @@ void Cgroups::add_tree(Tree tree) {
   trees_.push_back(std::move(tree));
 }
 
-Cgroups Cgroups::open(const std::string& node) {
+Cgroups Cgroups::open(const std::string& node, const std::vector<std::string>& kept) {
   Cgroups cgroups;
   std::ifstream mounts("/proc/self/mountinfo");
   std::vector<Tree> found;
@@ -144,7 +156,7 @@ Cgroups Cgroups::open(const std::string& node) {
       if (tree.has_memory || tree.has_cpu || tree.has_pids) found.push_back(tree);
     }
   }
-  for (auto& tree : found) cgroups.add_tree(std::move(tree));
+  for (auto& tree : found) cgroups.add_tree(std::move(tree), kept);
   const auto any = [&](bool Tree::* has) {
     return std::any_of(cgroups.trees_.begin(), cgroups.trees_.end(), [has](const Tree& t) { return t.*has; });
   };

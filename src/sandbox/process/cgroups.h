@@ -24,9 +24,9 @@ struct CgroupLimits {
 
 class Cgroups {
  public:
-  // Finds the hierarchies and makes the node's directories; first removes what an earlier life left there, ending its
-  // processes. Blocks. Never fails: what cannot be had is in weaknesses().
-  static Cgroups open(const std::string& node);
+  // Finds the hierarchies and makes the node's directories; first removes what an earlier life left there but `kept`,
+  // ending its processes. Blocks. Never fails: what cannot be had is in weaknesses().
+  static Cgroups open(const std::string& node, const std::vector<std::string>& kept = {});
 
   // Makes the directories of one cell and opens in each the file by which a single-threaded process joins by writing 0
   // (the descriptors are the caller's).
@@ -53,10 +53,14 @@ class Cgroups {
     bool has_pids = false;
     bool is_v2 = false;
   };
-  void add_tree(Tree tree);
+  void add_tree(Tree tree, const std::vector<std::string>& kept);
 
   std::vector<Tree> trees_;
   std::vector<std::string> weaknesses_;
 };
+
+// Ends every process below a node's cgroup directory and removes it; with `kept`, only the directories in it of other
+// names. Blocks for at most two seconds.
+void clear_cgroups(const std::string& directory, const std::vector<std::string>& kept);
 
 }  // namespace dirigent::sandbox

@@ -71,7 +71,12 @@ void ProcessRuntime::spawner_died() {
     cell->forked.set();
     ended(cell, std::nullopt);
   }
-  if (Status status = start_spawner(); !status) log_error("sandbox", "{}", status.error().message);
+  if (Status status = start_spawner(); !status) {
+    log_error("sandbox", "{}", status.error().message);
+    return;
+  }
+  spawner_socket_.assign(spawner_.socket());
+  read_spawner();
   refill();
 }
 
@@ -160,6 +165,7 @@ void ProcessRuntime::ended(const CellPtr& cell, std::optional<int> wait_status) 
     cell->error = Error{ErrorCode::unavailable, "the cell ended before it was used: " + cell->end->detail};
   }
   cell->state = CellState::ended;
+  forget(cell);
   std::erase(parked_, cell);
   std::error_code ignored;
   cell->control.close(ignored);

@@ -30,22 +30,6 @@ constexpr Duration kKillPatience = 10s;
 
 Duration us(std::uint32_t value) { return std::chrono::microseconds(value); }
 
-// The node's earlier process may be gone a moment before its spawner has removed everything.
-Result<NameLock> take_node(const std::string& node) {
-  const Instant until = io::Loop::now() + 3s;
-  for (;;) {
-    auto lock = NameLock::take("dirigent-node-" + node);
-    if (lock || lock.error().code != ErrorCode::already_exists || io::Loop::now() > until) {
-      if (!lock && lock.error().code == ErrorCode::already_exists) {
-        return failure(ErrorCode::already_exists,
-                       "a worker of node {} is running on this host already: stop it, or choose another node id", node);
-      }
-      return lock;
-    }
-    std::this_thread::sleep_for(20ms);
-  }
-}
-
 Status forward_packets() {
   constexpr const char* kPath = "/proc/sys/net/ipv4/ip_forward";
   std::ifstream now(kPath);
@@ -71,6 +55,13 @@ Status allow_descriptors(std::uint32_t sandboxes) {
   if (limit.rlim_cur >= wanted) return {};
   return failure(ErrorCode::exhausted, "the limit of {} open files is enough for some {} sandboxes, not for {}: raise it (ulimit -Hn)",
                  limit.rlim_cur, limit.rlim_cur > kForTheRest ? (limit.rlim_cur - kForTheRest) / 4 : 0, sandboxes);
+}
+
+std::string identity_of(const ProcessRuntimeOptions& options, bool full) {
+  // Whoever must not take over has an identity that nobody else has.
+  return adoption_identity(options.adopt_time > Duration::zero()
+                               ? fmt::format("process {} {}", full ? "full" : "user", options.publish_host)
+                               : fmt::format("nobody {}", ::getpid()));
 }
 
 // A port that nothing listens on now. Between this and the function's own bind another process may take it; the launch
@@ -109,9 +100,10 @@ ProcessRuntime::~ProcessRuntime() {
 
 Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOptions& options, bool full) {
   Opened parts;
-  auto lock = take_node(options.node.value);
-  if (!lock) return failure(lock.error());
-  parts.node_lock = std::move(*lock);
+  auto claim = claim_node(options.node.value, identity_of(options, full));
+  if (!claim) return failure(claim.error());
+  parts.node_lock = std::move(claim->lock);
+  parts.handover = std::move(claim->handover);
   if (!full) {
     parts.weaknesses = {
         "sandboxes share the host's network and can connect wherever this user can: run the worker as root for a "
@@ -122,13 +114,14 @@ Result<ProcessRuntime::Opened> ProcessRuntime::open_parts(const ProcessRuntimeOp
     };
     return parts;
   }
-  parts.cgroups = Cgroups::open(options.node.value);
+  parts.cgroups = Cgroups::open(options.node.value, names_of(parts.handover));
   parts.weaknesses = parts.cgroups.weaknesses();
-  auto network = Network::open(options.node.value);
+  auto network = parts.handover ? Network::take_over(std::move(parts.handover->range_lock), parts.handover->configuration.gateway)
+                                : Network::open(options.node.value);
   if (!network) return failure(network.error());
   parts.network = std::move(*network);
   const auto tables = Firewall::names(parts.network->range(), !options.publish_host.empty());
-  auto firewall = Firewall::open(tables, parts.network->link_prefix());
+  auto firewall = Firewall::open(tables, parts.network->link_prefix(), published_of(parts.handover, *parts.network));
   if (Status enough = allow_descriptors(options.sandboxes_max); !enough) parts.weaknesses.push_back(enough.error().message);
   if (firewall) {
     parts.firewall = std::move(*firewall);
@@ -173,7 +166,8 @@ io::Task<void> ProcessRuntime::open() {
   for (std::uint32_t port = options_.publish_port_first; port <= options_.publish_port_last; ++port)
     published_ports_.push_back(static_cast<std::uint16_t>(port));
   Status status = lodgings_.open(cgroups_, network_.get());
-  if (status) status = start_spawner();
+  if (status && parts->handover) adopt(std::move(*parts->handover));
+  else if (status) status = start_spawner();
   if (!status) {
     if (firewall_) firewall_->close();
     if (network_) network_->remove_gateway();
@@ -181,6 +175,8 @@ io::Task<void> ProcessRuntime::open() {
     co_return status;
   }
   opened_ = true;
+  spawner_socket_.assign(spawner_.socket());
+  read_spawner();
   group_.spawn(tend_pool());
   refill();
   co_return Status{};
@@ -193,6 +189,9 @@ Status ProcessRuntime::start_spawner() {
   configuration.cgroup_dirs = cgroups_.node_directories();
   configuration.isolation = full_ ? wire::Isolation::full : wire::Isolation::user;
   configuration.tmp_bytes = static_cast<std::uint64_t>(options_.tmp_max.value);
+  configuration.node = options_.node.value;
+  configuration.identity = identity_of(options_, full_);
+  configuration.adopt_ms = static_cast<std::uint32_t>(options_.adopt_time / 1ms);
   std::vector<int> locks{node_lock_.fd()};
   if (network_) {
     configuration.gateway = network_->gateway();
@@ -207,8 +206,6 @@ Status ProcessRuntime::start_spawner() {
   configuration.write(message);
   if (Status status = spawner->send(message, locks); !status) return status;
   spawner_ = std::move(*spawner);
-  spawner_socket_.assign(spawner_.socket());
-  read_spawner();
   return {};
 }
 
@@ -328,6 +325,7 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   launched.address.host_id = options_.host_id;
   launched.phases = phases;
   cell->launched = true;
+  keep(cell, order, launched);
   // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
   if (cell->state == CellState::ended) loop_.post([this, cell] { tell_end(cell); });
   co_return launched;
@@ -383,6 +381,7 @@ io::Task<bool> ProcessRuntime::probe(SandboxId id, std::string ready_path, Durat
   // It may have ended meanwhile; then whatever answered was not it.
   const auto still = by_id_.find(id);
   if (still == by_id_.end() || still->second->state != CellState::running) co_return false;
+  if (answered && *answered) note_ready(still->second);
   co_return answered;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The process runtime's class. Its parts: opening, launching and removing in process_runtime.cpp, the supply of parked
-// cells in parking.cpp, what cells and the spawner report in events.cpp.
+// cells in parking.cpp, what cells and the spawner report in events.cpp,
+// what outlives a killed worker in adopting.cpp.
 #pragma once
 
 #include <deque>
@@ -28,6 +29,7 @@ class ProcessRuntime final : public Runtime {
   [[nodiscard]] std::string_view name() const override { return "process"; }
   io::Task<void> open() override;
   void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
+  std::vector<AdoptedSandbox> take_adopted() override;
   io::Task<Launched> launch(StartSandbox order) override;
   io::Task<void> remove(SandboxId id, Duration grace) override;
   io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
@@ -51,6 +53,7 @@ class ProcessRuntime final : public Runtime {
     std::unique_ptr<Firewall> firewall;
     std::vector<std::string> weaknesses;
     NameLock node_lock;
+    std::optional<Handover> handover;
   };
 
   // process_runtime.cpp
@@ -60,6 +63,13 @@ class ProcessRuntime final : public Runtime {
   io::Task<Launched> run_order(CellPtr cell, StartSandbox order, wire::Order wire_order, std::vector<io::FileDescriptor>& trees,
                                StartPhases phases);
   io::Task<void> publish(CellPtr cell, std::uint16_t port);
+
+  // adopting.cpp
+  void adopt(Handover handover);
+  CellPtr restore(KeptSandbox kept);
+  void keep(const CellPtr& cell, const StartSandbox& order, const Launched& launched);
+  void note_ready(const CellPtr& cell);
+  void forget(const CellPtr& cell);
 
   // parking.cpp
   void refill();
@@ -116,6 +126,7 @@ class ProcessRuntime final : public Runtime {
   std::deque<std::uint16_t> published_ports_;      // free ones, likewise
   std::unordered_map<std::uint32_t, CellPtr> by_serial_;  // every cell that is not gone
   std::unordered_map<SandboxId, CellPtr> by_id_;          // those that are sandboxes
+  std::vector<CellPtr> adopted_;                          // until take_adopted()
   std::deque<CellPtr> parked_;
   std::deque<LodgingPtr> vacant_;                         // to be used again; the longest unused first
   std::deque<std::shared_ptr<Waiter>> waiters_;           // by rank, and of one rank in the order of arrival

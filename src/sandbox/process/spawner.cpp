@@ -2,12 +2,15 @@
 #include "sandbox/process/spawner.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <span>
 
@@ -49,10 +52,40 @@ Result<int> make_program() {
 
 }  // namespace
 
+std::string cell_program_fingerprint() {
+  // FNV-1a: two builds are told apart, nobody is kept from forging one.
+  static const std::uint64_t value = [] {
+    std::uint64_t hash = 14695981039346656037ULL;
+    for (const char byte : std::span<const char>(dirigent_cell_begin, dirigent_cell_end))
+      hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211ULL;
+    return hash;
+  }();
+  return fmt::format("{:016x}", value);
+}
+
 Spawner& Spawner::operator=(Spawner&& other) noexcept {
   std::swap(socket_, other.socket_);
   std::swap(pid_, other.pid_);
+  std::swap(process_, other.process_);
   return *this;
+}
+
+Spawner::~Spawner() {
+  if (!process_.is_open()) stop();
+  else if (socket_ >= 0) ::close(socket_);
+}
+
+Result<Spawner> Spawner::take_over(int socket) {
+  Spawner spawner;
+  spawner.socket_ = socket;
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
+    spawner.process_ = io::FileDescriptor(static_cast<int>(::syscall(SYS_pidfd_open, peer.pid, 0)));
+  if (spawner.process_.is_open()) return spawner;
+  const int error = errno;
+  ::close(std::exchange(spawner.socket_, -1));
+  return errno_failure(error, "cannot watch the spawner of an earlier life");
 }
 
 Result<Spawner> Spawner::start() {
@@ -106,8 +139,37 @@ Status Spawner::send(const wire::Writer& message, const std::vector<int>& fds) c
   return {};
 }
 
+Status Spawner::keep(std::uint32_t key, const std::string& record, const std::vector<int>& fds, std::uint32_t pipes) const {
+  std::size_t sent = std::min<std::size_t>(fds.size(), wire::kFdsMax);
+  wire::Writer first(wire::Kind::keep);
+  first.u32(key).u32(static_cast<std::uint32_t>(fds.size())).u32(pipes).text(record);
+  Status status = send(first, {fds.begin(), fds.begin() + static_cast<std::ptrdiff_t>(sent)});
+  while (status && sent < fds.size()) {
+    const std::size_t count = std::min<std::size_t>(fds.size() - sent, wire::kFdsMax);
+    const auto begin = fds.begin() + static_cast<std::ptrdiff_t>(sent);
+    status = send(wire::Writer(wire::Kind::keep_fds).u32(key), {begin, begin + static_cast<std::ptrdiff_t>(count)});
+    sent += count;
+  }
+  return status;
+}
+
+Status Spawner::note(std::uint32_t key, const std::string& record) const {
+  return send(wire::Writer(wire::Kind::note).u32(key).text(record));
+}
+
+Status Spawner::forget(std::uint32_t key) const { return send(wire::Writer(wire::Kind::forget).u32(key)); }
+
 void Spawner::stop() {
-  if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+  if (socket_ >= 0) {
+    static_cast<void>(wire::send_message(socket_, wire::Writer(wire::Kind::farewell).bytes()));
+    ::close(std::exchange(socket_, -1));
+  }
+  if (process_.is_open()) {
+    pollfd ended{process_.get(), POLLIN, 0};
+    while (::poll(&ended, 1, -1) < 0 && errno == EINTR) {
+    }
+    process_.reset();
+  }
   if (pid_ > 0) {
     int status = 0;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
