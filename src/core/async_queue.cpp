@@ -377,7 +377,7 @@ void AsyncQueue::finish(const CallId& id, const AttemptOutcome& outcome, WallTim
       set_phase(*entry, CallPhase::done);
       done_order_.push_back(id);
       ++counters_.done;
-      save(id, *entry, effects, true, true, false);
+      save(id, *entry, effects, true, entry->callback != CallbackPhase::due, false);  // it has the callback's address
       break;
     case Settlement::permanent:
       give_up(id, *entry, outcome.unreadable ? CallEnd::corrupt : CallEnd::permanent, now, effects);
@@ -465,7 +465,7 @@ void AsyncQueue::called_back(const CallId& id, std::uint16_t status, bool refuse
     ++counters_.callbacks_retried;
     return;  // counted anew after a restart: a callback may come more than once anyway
   }
-  save(id, *entry, effects, false, false, false);
+  save(id, *entry, effects, false, entry->phase == CallPhase::done, false);
 }
 
 void AsyncQueue::set_retry(const FunctionName& function, const RetryPolicy& policy) {
@@ -610,6 +610,8 @@ std::optional<CallState> AsyncQueue::find(const CallId& id) const {
   if (is_over && entry->saving > 0 && state.callback_attempts == 0) state.phase = CallPhase::running;
   return state;
 }
+
+CallState AsyncQueue::raw_state(const CallId& id) const { return state_of(id, entries_.at(id)); }
 
 std::vector<AsyncQueue::Listing> AsyncQueue::list(std::string_view function, std::optional<CallPhase> phase,
                                                   std::size_t limit) const {

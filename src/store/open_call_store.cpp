@@ -70,6 +70,8 @@ Result<std::unique_ptr<CallStore>> open_call_store(CallStoreOptions options) {
   return LogCallStore::open(std::move(options));
 }
 
+bool is_call_store(const std::string& directory) { return ::access((directory + "/STORE").c_str(), F_OK) == 0; }
+
 Result<std::unique_ptr<CallStore>> LogCallStore::open(CallStoreOptions options) {
   if (options.segment_bytes.value == 0) {
     options.segment_bytes = std::clamp(Bytes{options.bytes_max.value / 16}, Bytes{256 << 10}, 32_MiB);

@@ -120,6 +120,8 @@ class AsyncQueue {
   // --- looking
   // What a client may be told: a call whose end is not saved yet is still running.
   [[nodiscard]] std::optional<CallState> find(const CallId& id) const;
+  // As it is written to disk. REQUIRES: the call is there.
+  [[nodiscard]] CallState raw_state(const CallId& id) const;
   struct Listing { CallId id; CallState state; };
   [[nodiscard]] std::vector<Listing> list(std::string_view function, std::optional<CallPhase> phase, std::size_t limit) const;
   struct FunctionDepth { FunctionName function; std::uint64_t queued, waiting, in_flight; std::optional<WallTime> oldest; };

@@ -106,6 +106,8 @@ struct CallStoreOptions {
 // Opens or makes it. Errors: already_exists (another process has it; says which), permission_denied, exhausted, and
 // corrupt when no file of it can be read at all. Damage within files is no error: see damage().
 Result<std::unique_ptr<CallStore>> open_call_store(CallStoreOptions options);
+// Whether a directory has been made by open_call_store.
+bool is_call_store(const std::string& directory);
 // `bytes_max` of requests, states and results together.
 std::unique_ptr<CallStore> memory_call_store(Bytes bytes_max);
 
