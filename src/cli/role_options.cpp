@@ -199,6 +199,42 @@ void bind_data(Binder& bind, Options& options) {
   bind.parse<Bytes>("memory_max", options.limits.memory_max, parse_bytes);
 }
 
+void bind_async(Binder& bind, roles::AsyncOptions& options) {
+  using Durability = roles::AsyncOptions::Durability;
+  bind.text("async_dir", options.directory);
+  bind.parse<Durability>("async_durability", options.durability, [](std::string_view text) -> Result<Durability> {
+    if (text == "off") return Durability::off;
+    if (text == "memory") return Durability::memory;
+    if (text == "group") return Durability::group;
+    if (text == "sync") return Durability::sync;
+    return failure(ErrorCode::invalid_argument, "\"{}\" is not one of off, memory, group, sync", text);
+  });
+  options.adopt = bind.settings()["async_adopt"].texts;
+  bind.parse<Bytes>("async_store_max", options.store_max, parse_bytes);
+  if (options.store_max < 1_MiB) bind.fail("async_store_max", Error{ErrorCode::invalid_argument, "must be at least 1MiB"});
+  bind.parse<Bytes>("async_body_max", options.body_max, parse_bytes);
+  if (options.body_max > 64_MiB || options.body_max.value > options.store_max.value / 16) {
+    bind.fail("async_body_max", Error{ErrorCode::invalid_argument, "must be at most 64MiB and a sixteenth of async_store_max"});
+  }
+  bind.parse<Bytes>("async_result_max", options.result_max, parse_bytes);
+  if (options.result_max > 16_MiB || options.result_max.value > options.store_max.value / 16) {
+    bind.fail("async_result_max", Error{ErrorCode::invalid_argument, "must be at most 16MiB and a sixteenth of async_store_max"});
+  }
+  bind.number("async_max_inflight", options.inflight_max, 1, 10'000);
+  bind.number("async_attempts", options.attempts_max, 1, 250);
+  bind.duration("async_backoff_min", options.backoff_min);
+  bind.duration("async_backoff_max", options.backoff_max);
+  if (options.backoff_max < options.backoff_min) {
+    bind.fail("async_backoff_max", Error{ErrorCode::invalid_argument, "must not be below async_backoff_min"});
+  }
+  bind.duration("async_max_age", options.age_max);
+  bind.duration("async_result_keep", options.result_keep);
+  bind.duration("async_dead_keep", options.dead_keep);
+  bind.duration("async_clean_after", options.clean_after);
+  options.callback_allow = bind.settings()["async_callback_allow"].texts;
+  bind.text("async_callback_secret", options.callback_secret_file);
+}
+
 void bind_ports(Binder& bind, WorkerOptions& options) {
   using Range = std::pair<std::uint16_t, std::uint16_t>;
   Range range;
@@ -248,6 +284,15 @@ Result<DataOptions> data_options(const Settings& settings) {
   DataOptions options;
   bind_process(bind, options.process);
   bind_data(bind, options);
+  bind_async(bind, options.async);
+  bind.flag("async", options.async.takes_everything);
+  if (options.async.takes_everything) bind.address("async_poll_listen", options.async.poll_listen);
+  options.async.directory_servers = bind.settings()["async_directory"].texts;
+  if (options.async.directory.empty() && options.async.durability != roles::AsyncOptions::Durability::memory) {
+    // The original keeps them in memory unless told otherwise.
+    options.async.durability = options.async.takes_everything ? roles::AsyncOptions::Durability::memory
+                                                              : roles::AsyncOptions::Durability::off;
+  }
   bind.address("admin_listen", options.admin_listen);
   bind.addresses("control", options.control);
   bind.text("id", options.id);
@@ -285,6 +330,14 @@ Result<DevOptions> dev_options(const Settings& settings) {
   bind.address("admin_listen", options.admin_listen);
   bind.address("data_admin_listen", options.data_admin_listen);
   bind_policies(bind, options.policies);
+  bind_async(bind, options.async);
+  if (options.async.directory.empty() && options.async.durability != roles::AsyncOptions::Durability::off) {
+    if (options.policies.state_dir.empty()) {
+      options.async.durability = roles::AsyncOptions::Durability::memory;
+    } else {
+      options.async.directory = options.policies.state_dir + "/calls";
+    }
+  }
   bind_node(bind, options.node);
   return finished(bind, std::move(options));
 }

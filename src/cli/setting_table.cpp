@@ -103,6 +103,31 @@ void add_data(Table& table, const std::string& section, const std::string& shard
                    "what requests may hold in buffers; above it new ones are refused"});
 }
 
+void add_async(Table& table, const std::string& section, const std::string& callbacks) {
+  const bool is_dev = section == "dev";
+  table.push_back({section, "async_dir", "DIR", "",
+                   is_dev ? "keep asynchronous calls in this directory (without it: below state_dir, else in memory)"
+                          : "keep asynchronous calls in this directory (without it: none are taken)"});
+  table.push_back({section, "async_durability", "WHEN", "group",
+                   "an asynchronous call is accepted when it is synced (group: with others, sync: alone) or in memory",
+                   false, {"off", "memory", "group", "sync"}});
+  table.push_back({section, "async_adopt", "DIR", "", "directory of another data plane's calls, taken over while nobody has it", true});
+  table.push_back({section, "async_store_max", "BYTES", "4GiB", "room for asynchronous calls; above it new ones are refused"});
+  table.push_back({section, "async_body_max", "BYTES", "1MiB", "largest body of an asynchronous call"});
+  table.push_back({section, "async_result_max", "BYTES", "64KiB", "so much of an answer's body is kept"});
+  table.push_back({section, "async_max_inflight", "N", "16", "attempts at a time of one function"});
+  table.push_back({section, "async_attempts", "N", "3", "attempts until a call is a dead letter"});
+  table.push_back({section, "async_backoff_min", "DURATION", "1s", "longest wait before the second attempt; doubled with each"});
+  table.push_back({section, "async_backoff_max", "DURATION", "60s", "longest wait between two attempts"});
+  table.push_back({section, "async_max_age", "DURATION", "6h", "a call that has waited longer is a dead letter"});
+  table.push_back({section, "async_result_keep", "DURATION", "1h", "how long answers are kept"});
+  table.push_back({section, "async_dead_keep", "DURATION", "168h", "how long dead letters are kept"});
+  table.push_back({section, "async_clean_after", "DURATION", "15m", "what is over has left the disk after this"});
+  table.push_back({section, "async_callback_allow", "HOST[:PORT]", callbacks,
+                   "where results may be sent: names, addresses, networks; \"none\" = nowhere", true});
+  table.push_back({section, "async_callback_secret", "FILE", "", "sign callbacks with what is in this file"});
+}
+
 Table make_table() {
   Table table;
   table.push_back({"control", "rpc_listen", "ADDRESS", "127.0.0.1:9090", "where workers and data planes join"});
@@ -114,6 +139,11 @@ Table make_table() {
   add_process(table, "control");
 
   add_data(table, "data", "0");
+  add_async(table, "data", "");
+  table.push_back({"data", "async", "", "false", "every request is asynchronous, as with the original Dirigent's async mode"});
+  table.push_back({"data", "async_poll_listen", "ADDRESS", "127.0.0.1:8082", "with async: where its clients poll for results"});
+  table.push_back({"data", "async_directory", "ADDRESS", "",
+                   "admin ports of control planes, to find calls of other data planes (without it: port 9092 of those in control)", true});
   table.push_back({"data", "admin_listen", "ADDRESS", "127.0.0.1:9093", "health, metrics and the last calls"});
   table.push_back({"data", "control", "ADDRESS", "127.0.0.1:9090", "control planes to join", true});
   table.push_back({"data", "id", "NAME", "", "name of this data plane (without it: host name and port)"});
@@ -133,6 +163,7 @@ Table make_table() {
   add_process(table, "worker");
 
   add_data(table, "dev", "1");
+  add_async(table, "dev", "127.0.0.1");
   table.push_back({"dev", "rpc_listen", "ADDRESS", "127.0.0.1:0", "where further workers and data planes may join"});
   table.push_back({"dev", "form_listen", "ADDRESS", "127.0.0.1:9091", "registration by form"});
   table.push_back({"dev", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});

@@ -121,6 +121,7 @@ class RunningData final : public RunningRole {
     Lines lines;
     add_address(lines, "invoke", role_->address());
     add_address(lines, "admin", role_->admin_address());
+    add_address(lines, "poll", role_->poll_address());
     return lines;
   }
   io::Action stop(Duration drain) override { co_await role_->stop(drain); }
@@ -164,6 +165,17 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.access_log = options.access_log;
   data.access_log_sample = options.access_log_sample;
   data.trusted_proxies = options.trusted_proxies;
+  data.async = options.async;
+  if (data.async.directory_servers.empty()) {
+    // Where a control plane's API is unless it was moved.
+    for (const std::string& control : options.control) {
+      const auto address = io::parse_address(control);
+      if (!address || address->is_unix()) continue;
+      io::Address admin = *address;
+      admin.port = 9092;
+      data.async.directory_servers.push_back(io::format_address(admin));
+    }
+  }
   data.version = version_number();
   return data;
 }
@@ -275,6 +287,7 @@ io::Task<std::unique_ptr<RunningRole>> start_dev(io::Loop& loop, DevOptions opti
   data.shards = options.shards;
   data.balancer = options.balancer;
   data.limits = options.limits;
+  data.async = options.async;
   data.expose_timing = options.expose_timing;
   data.access_log = options.access_log;
   data.access_log_sample = options.access_log_sample;

@@ -19,6 +19,7 @@
 #include "dirigent/policy/autoscaler.h"
 #include "dirigent/policy/balancer.h"
 #include "dirigent/policy/placement.h"
+#include "dirigent/roles/async_options.h"
 
 namespace dirigent::cli {
 
@@ -81,6 +82,7 @@ struct DataOptions {
   std::string access_log;          // a path, "-" = standard output, "" = none
   double access_log_sample = 1;    // of the calls
   DataLimitOptions limits;
+  roles::AsyncOptions async;
   std::uint32_t connections_max = 10'000;
   std::vector<std::string> trusted_proxies;  // peers whose X-Forwarded-* are believed
 };
@@ -137,6 +139,7 @@ struct DevOptions {
   std::string access_log;
   double access_log_sample = 1;
   DataLimitOptions limits;
+  roles::AsyncOptions async;
   PolicyOptions policies;
   NodeOptions node;
 };

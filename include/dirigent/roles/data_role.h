@@ -20,6 +20,7 @@
 #include "dirigent/io/task.h"
 #include "dirigent/model/ids.h"
 #include "dirigent/policy/balancer.h"
+#include "dirigent/roles/async_options.h"
 
 namespace dirigent::roles {
 
@@ -65,6 +66,7 @@ struct DataRoleOptions {
   std::vector<std::string> trusted_proxies;  // whose X-Forwarded-* is believed: addresses and networks
   std::string access_log;                // one JSON line per call: a path, "-" = standard output, "" = none
   double access_log_sample = 1;          // of the calls, 0 to 1
+  AsyncOptions async;
   std::string version;
   std::uint64_t seed = 0;                // 0 = from the operating system
 };
@@ -80,6 +82,8 @@ class DataRole {
   // Where functions are invoked and where /metrics, /healthz, /readyz and the last calls are, with the real ports ("" = none).
   [[nodiscard]] virtual std::string address() const = 0;
   [[nodiscard]] virtual std::string admin_address() const = 0;
+  // Where the original's clients poll for results ("" = nowhere).
+  [[nodiscard]] virtual std::string poll_address() const = 0;
   // A complete route update has been applied, and the role is not draining.
   [[nodiscard]] virtual bool ready() const = 0;
 

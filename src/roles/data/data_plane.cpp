@@ -70,6 +70,10 @@ Result<std::unique_ptr<DataPlane>> DataPlane::open(io::Loop& main, ProxyOptions 
     plane->abandon();
     return failure(opened.error());
   }
+  if (Status opened = plane->open_desk(); !opened) {
+    plane->abandon();
+    return failure(opened.error());
+  }
   return plane;
 }
 
@@ -119,6 +123,36 @@ Status DataPlane::open_shards() {
     ::pthread_setname_np(shards_[i].thread.native_handle(), fmt::format("shard-{}", i).c_str());
   }
   return {};
+}
+
+Status DataPlane::open_desk() {
+  if (options_.async.durability == AsyncOptions::Durability::off) return {};
+  AsyncHost host;
+  host.shards = options_.shards;
+  host.run = [this](std::uint32_t shard, StoredRun run) {
+    auto work = [run = std::move(run)](ProxyShard& proxy) mutable { proxy.run_stored(std::move(run)); };
+    post_to_shard(shard, std::move(work));
+  };
+  host.reply = [this](std::uint32_t shard, core::RequestToken token, AsyncReply reply) {
+    auto work = [token, reply = std::move(reply)](ProxyShard& proxy) mutable { proxy.async_replied(token, std::move(reply)); };
+    post_to_shard(shard, std::move(work));
+  };
+  host.waiting = [this](std::string_view function) { return shards_[0].proxy->waiting(function); };
+  host.has_routes = [this] { return switchboard_.complete(); };
+  auto desk = AsyncDesk::open(main_, options_.async, std::move(host));
+  if (!desk) return failure(desk.error());
+  desk_ = std::move(*desk);
+  // The shards read it on their threads; whoever was accepted before this was told that nothing is taken.
+  shared_.async.store(desk_.get(), std::memory_order_release);
+  return {};
+}
+
+template <class Work>
+void DataPlane::post_to_shard(std::uint32_t index, Work work) {
+  ProxyShard* proxy = shards_[index].proxy.get();
+  shards_[index].loop->post([proxy, weak = std::weak_ptr<DataPlane*>(alive_), work = std::move(work)]() mutable {
+    if (const auto self = weak.lock()) work(*proxy);
+  });
 }
 
 template <class Work>
@@ -177,6 +211,7 @@ void DataPlane::apply(const RouteUpdate& update) {
   switchboard_.apply(update, io::Loop::now(), effects);
   perform(std::move(effects));
   if (switchboard_.complete()) shared_.routes_complete.store(true, std::memory_order_relaxed);
+  if (desk_) desk_->routes_changed();
 }
 
 void DataPlane::perform(core::SwitchboardEffects effects) {
@@ -305,6 +340,7 @@ io::Action DataPlane::wait_for(Done done, Instant deadline) {
 io::Action DataPlane::stop(Duration drain) {
   ASSERT(!draining_, "a data plane is stopped twice");
   draining_ = true;
+  if (desk_) desk_->stop_running();
   for (std::uint32_t i = 0; i < shards_.size(); ++i) {
     on_shard(i, [](ProxyShard& shard) { shard.drain(); });
   }
@@ -321,6 +357,7 @@ io::Action DataPlane::stop(Duration drain) {
   }
   auto all_finished = [this] { return std::all_of(shards_.begin(), shards_.end(), [](const Shard& s) { return s.finished; }); };
   co_await wait_for(all_finished, io::Loop::now() + 24h);
+  if (desk_) co_await desk_->close();
   join();
 }
 
@@ -335,6 +372,7 @@ void DataPlane::join() {
   for (Shard& shard : shards_) {
     if (shard.own_loop) shard.own_loop->poll();
   }
+  if (desk_) desk_->close_now();
   alive_.reset();
   for (Shard& shard : shards_) shard.proxy.reset();
   stopped_ = true;

@@ -18,6 +18,7 @@
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
 #include "roles/data/access_log.h"
+#include "roles/data/async_desk.h"
 #include "roles/data/proxy_options.h"
 #include "roles/data/proxy_shard.h"
 
@@ -64,6 +65,8 @@ class DataPlane {
   // What became of the calls of the last `window`, function by function, one entry per shard.
   io::Task<std::vector<RecentWindow>> recent(Duration window);
   [[nodiscard]] std::uint64_t access_log_dropped() const;
+  // nullptr: asynchronous calls are off.
+  [[nodiscard]] AsyncDesk* async() { return desk_.get(); }
 
   // Stops accepting, lets requests finish within `drain`, refuses and cuts what is left, joins the threads.
   io::Action stop(Duration drain);
@@ -82,10 +85,14 @@ class DataPlane {
 
   DataPlane(io::Loop& main, ProxyOptions options, std::function<void(std::vector<DataPlaneMessage>)> tell);
   Status open_shards();
+  Status open_desk();
   ShardPorts ports_of(std::uint32_t index);
   // Runs `work` on the thread of a shard: at once for shard 0, posted for the others.
   template <class Work>
   void on_shard(std::uint32_t index, Work work);
+  // Runs `work` on the thread of a shard, later in any case; dropped when we are gone by then.
+  template <class Work>
+  void post_to_shard(std::uint32_t index, Work work);
   // Runs `work` on the main loop, later; from any shard's thread.
   template <class Work>
   void on_main(Work work);
@@ -106,6 +113,7 @@ class DataPlane {
   std::string address_;
   core::Switchboard switchboard_;  // freed after the shards, which hold pointers into it
   std::unique_ptr<AccessLog> access_log_;
+  std::unique_ptr<AsyncDesk> desk_;  // before the shards: what they still tell it while they end finds it
   DataPlaneShared shared_;
   std::vector<Shard> shards_;
   asio::steady_timer progress_;

@@ -12,6 +12,7 @@
 #include "dirigent/io/http.h"
 #include "dirigent/roles/worker_role.h"
 #include "dirigent/rpc/cluster.h"
+#include "roles/data/async_api.h"
 #include "roles/data/calls_api.h"
 #include "roles/data/data_plane.h"
 #include "roles/link_metrics.h"
@@ -67,6 +68,7 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
 
   [[nodiscard]] std::string address() const override { return plane_->address(); }
   [[nodiscard]] std::string admin_address() const override { return admin_ ? admin_->address() : std::string(); }
+  [[nodiscard]] std::string poll_address() const override { return poll_ ? poll_->address() : std::string(); }
   [[nodiscard]] bool ready() const override { return plane_->has_routes() && !plane_->draining() && !stopping_; }
   io::Action stop(Duration drain) override;
 
@@ -111,6 +113,7 @@ class DataRoleImpl final : public DataRole, public rpc::DataPlaneHandler {
   DataRoleOptions options_;
   std::unique_ptr<DataPlane> plane_;
   std::unique_ptr<io::HttpServer> admin_;
+  std::unique_ptr<io::HttpServer> poll_;
   std::unique_ptr<rpc::DataPlaneClient> client_;
   io::WakeupTimer heartbeat_;
   bool stopping_ = false;
@@ -130,6 +133,7 @@ Status DataRoleImpl::open() {
   proxy.access_log = options_.access_log;
   proxy.access_log_sample = options_.access_log_sample;
   proxy.calls_kept = options_.limits.calls_kept;
+  proxy.async = options_.async;
   proxy.seed = options_.seed == 0 ? entropy_seed() : options_.seed;
   auto plane = DataPlane::open(main_, std::move(proxy), [this](std::vector<DataPlaneMessage> messages) {
     if (!client_) return;
@@ -151,6 +155,19 @@ Status DataRoleImpl::open() {
     if (!server) return failure(server.error());
     admin_ = std::move(*server);
   }
+  if (!options_.async.poll_listen.empty() && plane_->async() != nullptr) {
+    io::HttpServerOptions poll;
+    poll.listen = options_.async.poll_listen;
+    auto handler = [this](io::HttpRequest request)
+        -> asio::awaitable<io::HttpResponse, asio::io_context::executor_type> {
+      io::HttpResponse response;
+      co_await handle_poll(*plane_->async(), std::move(request), response);
+      co_return response;
+    };
+    auto server = io::serve_http(main_, std::move(poll), std::move(handler));
+    if (!server) return failure(server.error().within("async_poll_listen"));
+    poll_ = std::move(*server);
+  }
   if (!options_.control.empty()) {
     rpc::ClientOptions client;
     for (const std::string& address : options_.control) client.control.push_back(rpc::Address{address});
@@ -161,6 +178,10 @@ Status DataRoleImpl::open() {
 
 io::Action DataRoleImpl::handle_admin(io::HttpRequest request, io::HttpResponse& response) {
   const std::string_view path = request.path();
+  if (is_async_path(path)) {
+    co_await handle_async(plane_->async(), std::move(request), response);
+    co_return;
+  }
   if (request.method != "GET" && request.method != "HEAD") {
     response = io::text_response(405, "only GET and HEAD are served here\n");
     response.headers.emplace_back("Allow", "GET, HEAD");
@@ -182,6 +203,7 @@ io::Action DataRoleImpl::handle_admin(io::HttpRequest request, io::HttpResponse&
                         plane_->access_log_dropped());
     io::PrometheusWriter links;
     write_link_metrics(links, client_ ? client_->counters() : rpc::LinkCounters{}, "control");
+    if (plane_->async() != nullptr) plane_->async()->write_metrics(links);
     text += links.take();
     response = io::text_response(200, std::move(text));
     for (auto& [name, value] : response.headers) {
@@ -192,7 +214,7 @@ io::Action DataRoleImpl::handle_admin(io::HttpRequest request, io::HttpResponse&
   } else if (path == "/v1/recent") {
     co_await show_recent(request, response);
   } else {
-    response = io::text_response(404, "served here: /healthz, /readyz, /metrics, /v1/calls, /v1/recent\n");
+    response = io::text_response(404, "served here: /healthz, /readyz, /metrics, /v1/calls, /v1/recent, /v1/async, /v1/dlq\n");
   }
 }
 
@@ -228,6 +250,8 @@ io::Action DataRoleImpl::stop(Duration drain) {
     client_->send(DataPlaneLeaving{});
     if (client_->state() == rpc::LinkState::joined) heartbeat_.arm(io::Loop::now());
   }
+  // It may be asked until the calls it tells of are closed.
+  if (poll_) co_await poll_->close(100ms);
   co_await plane_->stop(drain);
   heartbeat_.arm(std::nullopt);
   if (client_) co_await client_->close(kLeaveTimeout);

@@ -75,6 +75,10 @@ void Exchange::set_deadline() {
       if (awaits_body_ && !is_stream_ && !response_head_done_) deadline = std::min(deadline, body_deadline());
       break;
     case State::answering: deadline = quiet_since_ + kAnswerTimeout; break;
+    case State::collecting:
+      if (awaits_body_) deadline = std::min(deadline, body_deadline());
+      break;
+    case State::storing: break;
   }
   shard_.wheel_.set(timer_, deadline);
 }
@@ -125,6 +129,18 @@ void Exchange::on_deadline(Instant now) {
       }
       return;
     }
+    case State::collecting:
+      if (total_is_over || (awaits_body_ && now >= body_deadline())) {
+        answer_problem(Reason::request_timeout, "the request's body did not arrive in time");
+      } else {
+        set_deadline();
+      }
+      return;
+    case State::storing:
+      answer_problem(Reason::store_unavailable,
+                     fmt::format("the call was not stored within {}; whether it will run is not known (is the disk stuck?)",
+                                 format_duration(limits_.timeout)));
+      return;
     case State::answering: {
       ExchangeFront* front = front_;
       release_all();
@@ -158,6 +174,12 @@ void Exchange::reset(ExchangeFront& front) {
   body_bytes_ = 0;
   notes_.clear();
   phases_ = {};
+  async_line_.clear();
+  prefers_async_ = false;
+}
+
+Duration Exchange::waited() const {
+  return lease_.sandbox != nullptr ? lease_.granted - arrived_ : shard_.now() - arrived_;
 }
 
 void Exchange::take_call_id(const RequestHead& head) {
@@ -192,7 +214,11 @@ void Exchange::begin(ExchangeFront& front, const ClientPeer& peer, std::size_t h
   body_bytes_ = first_body.size();
   take_call_id(head);
 
-  const NamedPath path = name_by_path(head.target);
+  const NamedPath path = name_by_path(head.target, head.method);
+  if (is_for_desk(path)) {
+    begin_async(path, peer);
+    return;
+  }
   const core::RoutedFunction* function = path.kind == PathKind::reserved ? nullptr : find_function(path, head.tag);
   if (function == nullptr) {
     answer_unrouted(path);
@@ -226,7 +252,7 @@ void Exchange::answer_unrouted(const NamedPath& path) {
   } else if (!shard_.shared_.routes_complete.load(std::memory_order_relaxed)) {
     answer_problem(Reason::no_capacity, "this data plane has not heard from a control plane yet; try again", 1s);
   } else {
-    const std::string_view name = path.kind == PathKind::by_path ? path.name : shard_.request_head_.authority;
+    const std::string_view name = path.names_function() ? path.name : shard_.request_head_.authority;
     if (path.kind != PathKind::health && lacks_tag_only(path)) {
       const std::string_view tag = shard_.request_head_.tag;
       answer_problem(Reason::tag_not_found,
@@ -244,7 +270,7 @@ const core::RoutedFunction* Exchange::find_function(const NamedPath& path, std::
   const auto find = [&](std::string_view name) {
     return shard_.dispatcher_.find(tag.empty() ? name : tagged_name(tag, name, text));
   };
-  if (path.kind == PathKind::by_path) return find(canonical_name(path.name));
+  if (path.names_function()) return find(canonical_name(path.name));
   const HostNames names(shard_.request_head_.authority);
   for (const std::string_view name : names) {
     if (const core::RoutedFunction* function = find(name)) return function;
@@ -259,7 +285,7 @@ bool Exchange::lacks_tag_only(const NamedPath& path) const {
     const std::size_t at = name.find(kTagSeparator);
     return at != std::string_view::npos && shard_.dispatcher_.find(name.substr(at + kTagSeparator.size())) != nullptr;
   };
-  if (path.kind == PathKind::by_path) return untagged_is_known(canonical_name(path.name));
+  if (path.names_function()) return untagged_is_known(canonical_name(path.name));
   const HostNames names(shard_.request_head_.authority);
   return std::any_of(names.begin(), names.end(), untagged_is_known);
 }
@@ -314,6 +340,8 @@ void Exchange::on_client_ready() {
     case State::connecting:
     case State::relaying: pump(); return;
     case State::answering: continue_answer(); return;
+    case State::collecting: collect_body(); return;
+    case State::storing: return;
   }
 }
 
@@ -331,6 +359,11 @@ void Exchange::answer_own(int status, std::string_view content_type, std::string
 
 void Exchange::answer_problem(Reason reason, std::string_view detail, Duration retry_after) {
   ASSERT(!has_lease_ && leg_ == nullptr);
+  if (state_ == State::collecting) {
+    shard_.stored_bytes_ -= submission_.request.body.size();
+    submission_ = {};
+    state_ = State::idle;
+  }
   if (front_->is_partly_sent()) {
     // Half an interim response is out: whatever followed would be taken for the rest of it.
     record_outcome(traits(reason).http_status, reason);
@@ -452,6 +485,8 @@ void Exchange::finish_now() {
     } else {
       fail_exchange(Reason::sandbox_lost, "this data plane stopped before the function answered");
     }
+  } else if (state_ == State::collecting || state_ == State::storing) {
+    answer_problem(Reason::draining, "this data plane stopped before the call was stored", 1s);
   }
 }
 
@@ -464,6 +499,8 @@ void Exchange::release_all() {
     shard_.blocks_.give(*block);
     *block = nullptr;
   }
+  if (state_ == State::collecting) shard_.stored_bytes_ -= submission_.request.body.size();
+  submission_ = {};
   state_ = State::idle;
 }
 

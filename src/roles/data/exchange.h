@@ -7,6 +7,7 @@
 //   begin --> (a name and a slot) --> connecting --> relaying --> done
 //     |  \-> parked --granted-----/                     |   \-> tunnel (after 101)
 //     |         \--refused--\                           \--> cut, when part of the answer is out
+//     |-- collecting --> storing (an asynchronous call: exchange_async.cpp) --> answering
 //     \-- answering (an answer of our own) --> done
 //
 // Every step is tried inline first: a request that finds a slot and a kept connection is rewritten and sent on within
@@ -23,6 +24,7 @@
 #include <string_view>
 
 #include "dirigent/core/dispatcher.h"
+#include "roles/data/async_record.h"
 #include "roles/data/block_pool.h"
 #include "roles/data/call_log.h"
 #include "roles/data/front.h"
@@ -68,11 +70,17 @@ class Exchange final : public UpstreamUser {
   void granted(const core::Lease& lease);
   void refused(const core::Refusal& refusal);
 
+  // Waits for the desk of asynchronous calls, and its reply.
+  [[nodiscard]] bool is_storing() const { return state_ == State::storing; }
+  void async_replied(AsyncReply reply);
+  // For a slot; all the time if it has had none.
+  [[nodiscard]] Duration waited() const;
+
   // --- for the leg
   void on_upstream_ready() override;
 
  private:
-  enum class State : std::uint8_t { idle, parked, connecting, relaying, answering };
+  enum class State : std::uint8_t { idle, parked, connecting, relaying, answering, collecting, storing };
 
   // --- the life of a request: exchange.cpp
   static void on_timer(void* self, Instant now);
@@ -95,6 +103,13 @@ class Exchange final : public UpstreamUser {
   void record_outcome(int status, Reason reason);
   void note_call(int status, Reason reason);  // exchange_log.cpp
   void release_all();
+
+  // --- asynchronous calls: exchange_async.cpp
+  [[nodiscard]] bool is_for_desk(const NamedPath& path) const;
+  void begin_async(const NamedPath& path, const ClientPeer& peer);
+  void collect_body();
+  void refuse_async_body();
+  void ask_desk(const NamedPath& path, AsyncDoor& desk);
 
   // --- heads: exchange_heads.cpp
   void write_sandbox_head(const NamedPath& path, const ClientPeer& peer, std::size_t head_size);
@@ -166,6 +181,11 @@ class Exchange final : public UpstreamUser {
   Duration body_waited_{};          // before that
   std::uint64_t body_bytes_ = 0;
   std::uint64_t body_max_ = 0;
+
+  // An asynchronous call that is being accepted, or asked about.
+  AsyncSubmission submission_;
+  std::string async_line_;          // method and target, for the access log
+  bool prefers_async_ = false;
 
   // The exchange.
   SandboxLeg* leg_ = nullptr;

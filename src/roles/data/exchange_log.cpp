@@ -38,6 +38,8 @@ void Exchange::note_call(int status, Reason reason) {
   RequestWords words;
   if (sandbox_head_ != nullptr) {
     words = words_of_head({sandbox_head_->data(), sandbox_head_size_});
+  } else if (!async_line_.empty()) {
+    words = words_of_head(async_line_);
   } else if (notes_.peer != nullptr) {
     // Answered while its head is still at hand.
     const RequestHead& head = shard_.request_head_;

@@ -75,6 +75,8 @@ class ExchangeFront {
 
   // The client understands no status below 200.
   [[nodiscard]] virtual bool is_http10() const = 0;
+  // It brings an asynchronous call that was accepted before.
+  [[nodiscard]] virtual bool is_stored() const { return false; }
   // After 101: bytes both ways, no framing.
   virtual void begin_tunnel() = 0;
 

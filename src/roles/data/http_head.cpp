@@ -65,6 +65,7 @@ constexpr NamedKind kNamedKinds[] = {
     {"x-served-by", HeaderKind::x_served_by},
     {"date", HeaderKind::date},
     {"knative-serving-tag", HeaderKind::serving_tag},
+    {"prefer", HeaderKind::prefer},
 };
 
 // Where llhttp's callbacks put what they find. One execute() call sees the whole head, so spans are whole.
@@ -232,6 +233,7 @@ const char* read_host(RequestHead& request) {
       if (!request.tag.empty()) return "more than one Knative-Serving-Tag";
       request.tag = field.value;
     }
+    if (field.kind == HeaderKind::prefer && list_contains(field.value, "respond-async")) request.respond_async = true;
     if (field.kind != HeaderKind::host) continue;
     ++hosts;
     request.authority = field.value;
@@ -375,7 +377,7 @@ const char* parse_request_head(std::string_view head, const HeadLimits& limits, 
   request.framing = Framing::none;
   request.content_length = 0;
   request.has_content_length = request.connection_close = request.connection_keep_alive = false;
-  request.connection_upgrade = request.te_trailers = request.expect_continue = false;
+  request.connection_upgrade = request.te_trailers = request.expect_continue = request.respond_async = false;
   request.upgrade = request.authority = request.target = request.tag = {};
 
   // Names are case-sensitive in methods only, and a method is a plain word.

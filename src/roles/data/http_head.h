@@ -41,7 +41,7 @@ enum class HeaderKind : std::uint8_t {
   proxy_connection, proxy_authenticate, proxy_authorization,
   x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded, x_real_ip,
   x_call_id, x_start_time, x_dirigent, x_duration_seconds, x_served_by, date,
-  serving_tag,
+  serving_tag, prefer,
   disguised,  // one of the above with "_" for "-": a function behind CGI or WSGI could not tell them apart
 };
 // Other X-Forwarded-* count as `forwarded`.
@@ -81,6 +81,7 @@ struct RequestHead : MessageHead {
   std::string_view target;     // origin form (or "*"): an absolute form has been cut down
   std::string_view authority;  // value of Host; "" on HTTP/1.0 without
   std::string_view tag;        // value of Knative-Serving-Tag
+  bool respond_async = false;  // Prefer: respond-async
   bool is_head = false;
   bool is_idempotent = false;
   bool expect_continue = false;

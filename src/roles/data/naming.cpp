@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "dirigent/model/call_id.h"
+
 namespace dirigent::roles {
 
 namespace {
@@ -13,11 +15,31 @@ bool is_path(std::string_view target, std::string_view path) {
   return begins_with(target, path) && (target.size() == path.size() || target[path.size()] == '?');
 }
 
+// A function may be called "result" like any other; only reading with an id behind it means a result.
+NamedPath name_async(std::string_view method, std::string_view rest) {
+  constexpr std::string_view kResult = "result/";
+  NamedPath named;
+  if ((method == "GET" || method == "HEAD") && begins_with(rest, kResult)) {
+    named.kind = PathKind::async_result;
+    named.name = rest.substr(kResult.size());
+    named.name = named.name.substr(0, named.name.find('?'));
+    return named;
+  }
+  const std::size_t end = rest.find_first_of("/?");
+  named.name = rest.substr(0, end);
+  named.rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end);
+  const bool is_id = method == "DELETE" && named.rest.empty() && parse_call_id(named.name).has_value();
+  named.kind = is_id ? PathKind::async_cancel : PathKind::async_call;
+  return named;
+}
+
 }  // namespace
 
-NamedPath name_by_path(std::string_view target) {
+NamedPath name_by_path(std::string_view target, std::string_view method) {
   constexpr std::string_view kFunction = "/function/";
+  constexpr std::string_view kAsync = "/async-function/";
   NamedPath named;
+  if (begins_with(target, kAsync)) return name_async(method, target.substr(kAsync.size()));
   if (begins_with(target, kFunction)) {
     const std::size_t end = target.find_first_of("/?", kFunction.size());
     named.kind = PathKind::by_path;
@@ -29,7 +51,7 @@ NamedPath name_by_path(std::string_view target) {
     named.kind = PathKind::health;
     return named;
   }
-  for (const std::string_view prefix : {"/async-function/", "/system/", "/ui/", "/v1/"}) {
+  for (const std::string_view prefix : {"/system/", "/ui/", "/v1/"}) {
     if (begins_with(target, prefix)) named.kind = PathKind::reserved;
   }
   if (is_path(target, "/readyz") || is_path(target, "/metrics")) named.kind = PathKind::reserved;

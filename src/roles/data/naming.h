@@ -18,14 +18,19 @@ enum class PathKind {
   by_path,    // /function/NAME[.NS][/rest][?query]
   by_host,    // any other path
   health,     // /healthz: the function that Host names, else our own answer
+  async_call,    // /async-function/NAME[.NS][/rest][?query]: as by_path, but kept and run later
+  async_result,  // GET /async-function/result/ID: `name` is the id
+  async_cancel,  // DELETE /async-function/ID: `name` is the id
   reserved,   // belongs to the platform, and is not served here
 };
 struct NamedPath {
   PathKind kind = PathKind::by_host;
-  std::string_view name;          // by_path: as written
+  std::string_view name;          // by_path, async_call: as written
+  // Beside Host, which then means nothing.
+  [[nodiscard]] bool names_function() const { return kind == PathKind::by_path || kind == PathKind::async_call; }
   std::string_view rest;          // by_path: from the '/' or '?' on after the name; may be empty
 };
-NamedPath name_by_path(std::string_view target);
+NamedPath name_by_path(std::string_view target, std::string_view method = "POST");
 
 // The names a Host may mean, best first: the whole host, its first two labels (NAME.NS), its first label. Lower-cased,
 // without port, trailing dot and ".default". Addresses and ill-formed hosts have none.

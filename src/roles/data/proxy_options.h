@@ -25,6 +25,7 @@ struct ProxyOptions {
   double access_log_sample = 1;              // of the calls, 0 to 1
   std::string host_id;                       // of this process: sandboxes of the same host are reached directly
   std::vector<std::string> trusted_proxies;  // addresses and networks, "10.0.0.0/8"
+  AsyncOptions async;
   std::uint64_t seed = 1;
 };
 

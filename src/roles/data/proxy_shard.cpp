@@ -289,11 +289,46 @@ Exchange* ProxyShard::exchange_of(core::RequestToken token) const {
   return exchange->is_parked() && exchange->token() == token ? exchange : nullptr;
 }
 
+// --- asynchronous calls -------------------------------------------------------------------------------------------
+
+void ProxyShard::run_stored(StoredRun run) {
+  read_clock();
+  if (free_stored_.empty()) {
+    stored_.push_back(std::make_unique<StoredFront>(*this));
+    free_stored_.push_back(stored_.back().get());
+  }
+  StoredFront* front = free_stored_.back();
+  free_stored_.pop_back();
+  ++stored_running_;
+  front->begin(std::move(run));
+  settle();
+}
+
+void ProxyShard::stored_ended(StoredFront& front, const CallId& id, const core::AttemptOutcome& outcome, StoredResult result) {
+  --stored_running_;
+  free_stored_.push_back(&front);
+  shared_.async.load(std::memory_order_acquire)->ended(id, outcome, std::move(result));
+}
+
+void ProxyShard::async_replied(core::RequestToken token, AsyncReply reply) {
+  Exchange* exchange = exchanges_[token.value & kIndexMask].get();
+  if (!exchange->is_storing() || exchange->token() != token) return;  // its client has left
+  read_clock();
+  exchange->async_replied(std::move(reply));
+  settle();
+}
+
+std::optional<std::uint32_t> ProxyShard::waiting(std::string_view function) const {
+  const core::RoutedFunction* known = dispatcher_.find(function);
+  if (known == nullptr) return std::nullopt;
+  return known->shared->waiting.load(std::memory_order_relaxed);
+}
+
 // --- memory -------------------------------------------------------------------------------------------------------
 
 std::uint64_t ProxyShard::memory_in_use() const {
   const std::size_t busy = exchanges_.size() - free_exchanges_.size();
-  const std::uint64_t own = blocks_.in_use() + session_memory_ + busy * sizeof(Exchange);
+  const std::uint64_t own = blocks_.in_use() + session_memory_ + busy * sizeof(Exchange) + stored_bytes_;
   return shared_.memory.load(std::memory_order_relaxed) - told_memory_ + own;
 }
 
@@ -359,7 +394,7 @@ void ProxyShard::settle() {
   upstreams_->after_batch();
   http2_upstreams_->after_batch();
   tell_memory();
-  if (draining_ && open_connections_ == 0 && !told_drained_) {
+  if (draining_ && open_connections_ == 0 && stored_running_ == 0 && !told_drained_) {
     told_drained_ = true;
     ports_.drained();
   }
@@ -468,6 +503,7 @@ void ProxyShard::finish_now() {
     if (connection->is_open()) connection->finish_now();
   }
   for (const auto& connection : http2_.all) connection->finish_now();
+  for (const auto& front : stored_) front->finish_now();
   upstreams_->close_idle();
   http2_upstreams_->close_idle();
   settle();

@@ -16,6 +16,8 @@
 #include "dirigent/core/dispatcher.h"
 #include "dirigent/io/loop.h"
 #include "dirigent/io/task.h"
+#include "roles/data/async_front.h"
+#include "roles/data/async_record.h"
 #include "roles/data/block_pool.h"
 #include "roles/data/call_log.h"
 #include "roles/data/exchange.h"
@@ -40,6 +42,7 @@ struct DataPlaneShared {
   std::atomic<std::uint64_t> memory{0};      // what requests hold, as of every shard's last batch
   AddressCounts addresses;
   AccessLog* access_log = nullptr;           // nullptr: there is none
+  std::atomic<AsyncDoor*> async{nullptr};    // nullptr: no asynchronous calls
 };
 
 // How a shard reaches the others. Called on the shard's thread; each takes over what it is given.
@@ -68,6 +71,12 @@ class ProxyShard {
   // Refuses what is parked and cuts what is in flight. After it the shard has no connection and no lease.
   void finish_now();
 
+  // Asynchronous calls: an attempt to make, and the desk's reply to a client that waits for one.
+  void run_stored(StoredRun run);
+  void async_replied(core::RequestToken token, AsyncReply reply);
+  // Requests of a function in its queue, of all shards; nullopt: it is not known.
+  [[nodiscard]] std::optional<std::uint32_t> waiting(std::string_view function) const;
+
   [[nodiscard]] MetricsSnapshot snapshot() const;
   [[nodiscard]] const CallLog& calls() const { return calls_; }
   [[nodiscard]] std::size_t connections() const { return open_connections_; }
@@ -92,6 +101,7 @@ class ProxyShard {
   friend class Http2Session;
   friend class Http2Upstream;
   friend class Http2Upstreams;
+  friend class StoredFront;
   class Listener;
 
   ProxyShard(io::Loop& loop, const ProxyOptions& options, std::uint32_t index, DataPlaneShared& shared,
@@ -107,6 +117,7 @@ class ProxyShard {
   void connection_closed(Http2Connection& connection);
   void client_gone(const ClientPeer& peer);
 
+  void stored_ended(StoredFront& front, const CallId& id, const core::AttemptOutcome& outcome, StoredResult result);
   Exchange* take_exchange();
   void give_exchange(Exchange* exchange) { free_exchanges_.push_back(exchange); }
   Http2Request* take_http2_request();
@@ -195,6 +206,10 @@ class ProxyShard {
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<Http2Request>> requests_;
   std::vector<Http2Request*> free_requests_;
+  std::vector<std::unique_ptr<StoredFront>> stored_;
+  std::vector<StoredFront*> free_stored_;
+  std::size_t stored_running_ = 0;
+  std::size_t stored_bytes_ = 0;         // bodies of asynchronous calls that are being collected
   std::vector<Exchange*> put_off_;
   std::vector<Http2Session*> to_flush_;  // nullptr: has gone meanwhile
   std::vector<Http2Session*> to_read_;
