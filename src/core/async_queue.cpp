@@ -48,6 +48,7 @@ struct AsyncQueue::Entry {
   bool storing = false;         // accepted, its record is on its way to the disk
   std::uint8_t saving = 0;      // writes of its state on their way
   bool in_queue = false;
+  bool is_ending = false;       // its attempt is over, its state on its way to the disk
 };
 
 // The calls of one function.
@@ -59,6 +60,7 @@ struct AsyncQueue::Line {
   std::uint64_t queued = 0;
   std::uint64_t waiting = 0;
   std::uint32_t in_flight = 0;
+  std::uint32_t ending = 0;     // attempts that are over, whose states are not saved: as many may run again after a crash
   bool is_ready = false;        // in ready_
   std::optional<RetryPolicy> retry;
 };
@@ -123,7 +125,8 @@ void AsyncQueue::set_phase(Entry& entry, CallPhase phase) {
 
 void AsyncQueue::mark_ready(std::uint32_t index) {
   Line& line = *lines_[index];
-  if (line.is_ready || (line.again.empty() && line.fresh.empty()) || line.in_flight >= policy_.inflight_max) return;
+  if (line.is_ready || (line.again.empty() && line.fresh.empty())) return;
+  if (line.in_flight + line.ending >= policy_.inflight_max) return;
   line.is_ready = true;
   ready_.push_back(index);
 }
@@ -343,7 +346,7 @@ void AsyncQueue::dispatch(WallTime now, const std::function<bool(const FunctionN
     ready_.pop_front();
     Line& line = *lines_[index];
     line.is_ready = false;
-    while (line.in_flight < policy_.inflight_max && in_flight_ < policy_.inflight_total_max && line.queued > 0 &&
+    while (line.in_flight + line.ending < policy_.inflight_max && in_flight_ < policy_.inflight_total_max && line.queued > 0 &&
            may_run(line.function, line.in_flight)) {
       CallId id;
       if (!take_next(line, now, effects, id)) break;
@@ -361,6 +364,8 @@ void AsyncQueue::dispatch(WallTime now, const std::function<bool(const FunctionN
 void AsyncQueue::finish(const CallId& id, const AttemptOutcome& outcome, WallTime now, AsyncEffects& effects) {
   Entry* entry = entry_of(id);
   if (entry == nullptr || entry->phase != CallPhase::running) return;
+  entry->is_ending = true;
+  ++lines_[entry->line]->ending;
   const RetryPolicy& retry = retry_of(*entry);
   entry->attempts_max = static_cast<std::uint8_t>(std::min<std::uint32_t>(retry.attempts_max, 255));
   entry->status = outcome.status;
@@ -369,7 +374,6 @@ void AsyncQueue::finish(const CallId& id, const AttemptOutcome& outcome, WallTim
   entry->waited_us = microseconds(entry->due_at - entry->born_at + outcome.waited);
   entry->result_bytes = outcome.result_bytes;
   entry->truncated = outcome.truncated;
-  const std::uint32_t line = entry->line;
   switch (settle(outcome, retry)) {
     case Settlement::done:
       entry->end = CallEnd::answered;
@@ -411,12 +415,20 @@ void AsyncQueue::finish(const CallId& id, const AttemptOutcome& outcome, WallTim
       }
       entry->due_at = due;
       set_phase(*entry, CallPhase::waiting);
+      end_attempt(*entry);
       ++counters_.held;
       set_timer(id, *entry, due);
       break;
     }
   }
-  mark_ready(line);
+}
+
+// Its slot goes to the next.
+void AsyncQueue::end_attempt(Entry& entry) {
+  if (!entry.is_ending) return;
+  entry.is_ending = false;
+  --lines_[entry.line]->ending;
+  mark_ready(entry.line);
 }
 
 void AsyncQueue::give_up(const CallId& id, Entry& entry, CallEnd end, WallTime now, AsyncEffects& effects) {
@@ -435,6 +447,7 @@ void AsyncQueue::saved(const CallId& id, WallTime now, AsyncEffects& effects) {
   Entry* entry = entry_of(id);
   if (entry == nullptr || entry->saving == 0) return;
   if (--entry->saving > 0) return;
+  end_attempt(*entry);
   if (entry->phase == CallPhase::queued && !entry->in_queue) {
     enqueue(id, *entry, false);  // redriven
     return;

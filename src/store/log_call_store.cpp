@@ -223,7 +223,7 @@ void LogCallStore::flush(Group& group) {
   } else {
     // What the kernel has of a file whose sync failed is not known, so nothing more is put into it.
     active_->blank(at_, static_cast<std::uint32_t>(group.buffer.size()));
-    active_.reset();
+    seal_active();
   }
   {
     const std::lock_guard lock(mutex_);

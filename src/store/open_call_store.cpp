@@ -101,6 +101,8 @@ Status LogCallStore::load() {
   next_number_ = numbers.empty() ? 1 : numbers.back() + 1;
   index_ = std::make_unique<CallIndex>(numbers.empty() ? 1 : numbers.front());
   StoreId in_segments = 0;
+  std::shared_ptr<Segment> unsealed;
+  std::uint32_t unsealed_end = 0;
   std::uint64_t expected = numbers.empty() ? 0 : numbers.front();
   for (const std::uint64_t number : numbers) {
     if (number != expected) note(fmt::format("{}: files {} to {} are missing", options_.directory, expected, number - 1));
@@ -108,7 +110,16 @@ Status LogCallStore::load() {
     auto segment = Segment::open(options_.directory, number);
     if (!segment) return failure(segment.error());
     if ((*segment)->store() != 0) in_segments = (*segment)->store();
-    load_segment(*segment, number == numbers.back());
+    const ScanResult scan = load_segment(*segment, number == numbers.back());
+    // A process that ended after it had made a segment and before it had sealed the one before leaves the new one empty.
+    if (unsealed != nullptr && scan.end != kSegmentHeaderSpace) note(fmt::format("{}: it ends without its last record", unsealed->path()));
+    if (unsealed != nullptr && scan.end == kSegmentHeaderSpace && scan.gaps.empty()) {
+      std::string seal;
+      append_seal(seal, group_);
+      if (Status sealed = unsealed->write(seal, unsealed_end, true); !sealed) log_warn("store", "{}", sealed.error().message);
+    }
+    unsealed = scan.sealed ? nullptr : *segment;
+    unsealed_end = scan.end;
     segments_.emplace(number, std::move(*segment));
   }
   for (const std::string& finding : damage_.findings) log_error("store", "{}", finding);
@@ -123,7 +134,7 @@ void LogCallStore::note(std::string finding) {
   if (damage_.findings.size() < kFindingsMax) damage_.findings.push_back(std::move(finding));
 }
 
-void LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is_last) {
+ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is_last) {
   const auto damaged = [&](std::uint64_t bytes, std::string what) {
     damage_.damaged_bytes += bytes;
     note(fmt::format("{}: {}", segment->path(), what));
@@ -131,7 +142,7 @@ void LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is
   auto bytes = segment->read(0, segment->file_bytes());
   if (!bytes) {
     damaged(segment->file_bytes(), bytes.error().message);
-    return;
+    return {};
   }
   if (segment->size() == 0) damaged(kSegmentHeaderSpace, "its header is damaged");
   if (segment->size() > segment->file_bytes()) {
@@ -150,11 +161,12 @@ void LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is
       damaged(gap.size, fmt::format("{} bytes at {} are no record", gap.size, gap.offset));
     }
   }
-  if (!is_last && !scan.sealed) damaged(0, "it ends without its last record");
   group_ = std::max(group_, scan.last_group + 1);
-  if (!is_last || scan.sealed || segment->size() != segment->file_bytes()) return;
-  active_ = segment;
-  at_ = scan.end;
+  if (is_last && !scan.sealed && segment->size() == segment->file_bytes()) {
+    active_ = segment;
+    at_ = scan.end;
+  }
+  return scan;
 }
 
 Status LogCallStore::take_id(StoreId in_segments) {

@@ -7,6 +7,8 @@
 //                           ^          |  \--> (saved) dead -----/  |
 //                           |          v                  \-redrive-> queued
 //                           \---- waiting (saved)
+// An attempt has its place among those of its function until its end is saved, so that no more calls than that may run
+// again after a crash.
 //
 // Promises: no call is run before its record is durable; none whose end has been saved is run again; a function's calls
 // begin in the order of their acceptance, retries before what came later; a call is in one phase only.
@@ -142,6 +144,7 @@ class AsyncQueue {
   void enqueue(const CallId& id, Entry& entry, bool in_front);
   void mark_ready(std::uint32_t line);
   bool take_next(Line& line, WallTime now, AsyncEffects& effects, CallId& id);
+  void end_attempt(Entry& entry);
   void give_up(const CallId& id, Entry& entry, CallEnd end, WallTime now, AsyncEffects& effects);
   void expire(const CallId& id, Entry& entry, CallEnd end, AsyncEffects& effects);
   void save(const CallId& id, Entry& entry, AsyncEffects& effects, bool with_result, bool drops_request, bool drops_result);

@@ -126,13 +126,18 @@ Outcome<std::vector<DataPlaneRow>> planes_with_admin(VerbContext& context) {
   return std::move(*planes);
 }
 
-Outcome<std::string> ask_plane(VerbContext& context, const DataPlaneRow& plane, std::string target) {
+Result<io::HttpResponse> exchange_with_plane(VerbContext& context, const DataPlaneRow& plane, std::string method, std::string target) {
   io::HttpCall call;
   call.server = reachable_address(plane);
+  call.method = std::move(method);
   call.target = std::move(target);
   call.timeout = 10s;
   call.headers.emplace_back("User-Agent", "dirigent-ctl");
-  auto response = context.client.exchange(std::move(call));
+  return context.client.exchange(std::move(call));
+}
+
+Outcome<std::string> ask_plane(VerbContext& context, const DataPlaneRow& plane, std::string target) {
+  auto response = exchange_with_plane(context, plane, "GET", std::move(target));
   if (!response) {
     Error error = response.error().within(fmt::format("data plane {}", plane.id));
     return tl::unexpected(

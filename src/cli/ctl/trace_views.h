@@ -53,6 +53,8 @@ Result<ClusterRow> read_cluster(std::string_view body);
 
 // The data planes that have an admin port. Says on stderr which have none; a failure when that is all of them.
 Outcome<std::vector<DataPlaneRow>> planes_with_admin(VerbContext& context);
+// Any exchange with a data plane's admin port.
+Result<io::HttpResponse> exchange_with_plane(VerbContext& context, const DataPlaneRow& plane, std::string method, std::string target);
 // The body of a 200 of a data plane's admin port. Failures name the data plane and say what to do.
 Outcome<std::string> ask_plane(VerbContext& context, const DataPlaneRow& plane, std::string target);
 

@@ -58,6 +58,7 @@ std::vector<Verb> invoke_verbs();   // invoke
 std::vector<Verb> watch_verbs();    // logs, events
 std::vector<Verb> trace_verbs();    // trace
 std::vector<Verb> top_verbs();      // top
+std::vector<Verb> async_verbs();    // async, dlq
 std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
 
 const std::vector<Verb>& all_verbs();

@@ -21,6 +21,7 @@ constexpr Duration kTick = 1s;
 constexpr Duration kHeldPause = 10ms;     // calls that yield to waiting synchronous ones look again after this
 constexpr Duration kSavePause = 250ms;    // between attempts to write what could not be written
 constexpr Duration kOpenPause = 1s;       // between attempts to open a store
+constexpr Duration kLabelsKept = 30s;
 constexpr std::size_t kHotBytesMax = 64 << 20;
 constexpr std::size_t kCallsMax = 10'000'000;  // of about 200 bytes of memory each
 constexpr std::size_t kHotRequestMax = 64 << 10;
@@ -459,6 +460,19 @@ void AsyncDesk::ended(CallId id, core::AttemptOutcome outcome, StoredResult resu
 }
 
 void AsyncDesk::attempt_ended(const CallId& id, const core::AttemptOutcome& outcome, StoredResult result) {
+  const bool is_failure = settle(outcome, core::RetryPolicy{}) != core::Settlement::done && outcome.reason != Reason::draining;
+  const auto state = queue_->find(id);
+  if (is_failure && state && !stopping_ && !options_.directory_servers.empty()) {
+    const auto read = labels_read_.find(state->function.value);
+    if (read == labels_read_.end() || io::Loop::now() - read->second > kLabelsKept) {
+      tasks_->spawn(learn_and_settle(id, outcome, std::move(result), state->function));
+      return;
+    }
+  }
+  settle_attempt(id, outcome, std::move(result));
+}
+
+void AsyncDesk::settle_attempt(const CallId& id, const core::AttemptOutcome& outcome, StoredResult result) {
   results_[id] = encode(result);
   queue_->finish(id, outcome, now(), effects_);
   const bool is_kept = std::any_of(effects_.save.begin(), effects_.save.end(),

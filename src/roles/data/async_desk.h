@@ -43,6 +43,10 @@ struct AsyncHost {
   std::function<bool()> has_routes;
 };
 
+// Names and values of a function's labels, from what a control plane answers to GET /v1/functions/NAME: those of the
+// revision that serves, else of the newest.
+std::vector<std::pair<std::string, std::string>> labels_of_function(std::string_view json);
+
 class AsyncDesk final : public AsyncDoor {
  public:
   // A store for tests; the default opens the directory of the options.
@@ -130,6 +134,9 @@ class AsyncDesk final : public AsyncDoor {
   io::Action answer_result(Place place, CallId id);
   io::Action answer_cancel(Place place, CallId id);
   void attempt_ended(const CallId& id, const core::AttemptOutcome& outcome, StoredResult result);
+  void settle_attempt(const CallId& id, const core::AttemptOutcome& outcome, StoredResult result);
+  // A failed attempt of a function whose retry labels are not known, or not lately: asks the control plane first.
+  io::Action learn_and_settle(CallId id, core::AttemptOutcome outcome, StoredResult result, FunctionName function);
 
   void pump();
   void perform();
@@ -175,6 +182,7 @@ class AsyncDesk final : public AsyncDoor {
   bool is_performing_ = false;
   std::deque<CallId> callbacks_;                                              // that wait for one of the places
   std::uint32_t callbacks_running_ = 0;
+  std::unordered_map<std::string, Instant> labels_read_;                      // of functions
   std::string secret_;
   std::vector<std::string> others_;                                           // admin addresses of all data planes
   Instant others_read_{};

@@ -53,6 +53,27 @@ AsyncReply state_reply(int status, std::string_view state) {
   return reply;
 }
 
+// Of what a control plane answers to GET /v1/data-planes; nullopt: it is something else.
+std::optional<std::vector<std::string>> admin_addresses(std::string_view body) {
+  const auto json = nlohmann::json::parse(body, nullptr, false);
+  if (!json.is_object() || !json.contains("data_planes") || !json["data_planes"].is_array()) return std::nullopt;
+  const auto text = [](const nlohmann::json& object, const char* name) {
+    const bool is_text = object.is_object() && object.contains(name) && object[name].is_string();
+    return is_text ? object[name].get<std::string>() : std::string();
+  };
+  std::vector<std::string> addresses;
+  for (const auto& plane : json["data_planes"]) {
+    std::string admin = text(plane, "admin_address");
+    const std::string invoke = text(plane, "invoke_address");
+    // One on every address of its machine is at the machine's own: the one that clients use.
+    if (admin.starts_with("0.0.0.0:") || admin.starts_with("[::]:")) {
+      admin = invoke.substr(0, invoke.rfind(':')) + admin.substr(admin.rfind(':'));
+    }
+    if (!admin.empty()) addresses.push_back(std::move(admin));
+  }
+  return addresses;
+}
+
 std::string strip_names(std::string_view headers, std::initializer_list<std::string_view> names) {
   std::string kept;
   while (!headers.empty()) {
@@ -162,20 +183,12 @@ io::Task<std::vector<std::string>> AsyncDesk::other_planes() {
       last = answer.error();
       continue;
     }
-    const auto json = nlohmann::json::parse(answer->body, nullptr, false);
-    if (answer->status != 200 || !json.is_object() || !json.contains("data_planes")) {
+    auto planes = answer->status == 200 ? admin_addresses(answer->body) : std::nullopt;
+    if (!planes) {
       last = Error{ErrorCode::unavailable, fmt::format("{} does not list data planes (status {})", server, answer->status)};
       continue;
     }
-    others_.clear();
-    for (const auto& plane : json["data_planes"]) {
-      std::string admin = plane.value("admin_address", "");
-      const std::string invoke = plane.value("invoke_address", "");
-      if (admin.starts_with("0.0.0.0:") || admin.starts_with("[::]:")) {
-        admin = invoke.substr(0, invoke.rfind(':')) + admin.substr(admin.rfind(':'));
-      }
-      if (!admin.empty()) others_.push_back(admin);
-    }
+    others_ = std::move(*planes);
     others_read_ = io::Loop::now();
     co_return others_;
   }
@@ -211,6 +224,46 @@ io::Task<AsyncReply> AsyncDesk::ask_others(std::string method, CallId id) {
     co_return reply;
   }
   co_return problem(Reason::store_unavailable, fmt::format("{}, which cannot be asked now: {}", owner, why), 1s);
+}
+
+// --- retry labels -------------------------------------------------------------------------------------------------
+
+std::vector<std::pair<std::string, std::string>> labels_of_function(std::string_view text) {
+  std::vector<std::pair<std::string, std::string>> labels;
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || !json.contains("revisions") || !json["revisions"].is_array()) return labels;
+  const auto serving = json.find("serving");
+  const nlohmann::json* chosen = nullptr;
+  for (const auto& revision : json["revisions"]) {
+    chosen = &revision;  // the newest is the last
+    if (serving != json.end() && serving->is_number() && revision.is_object() && revision.contains("revision") && revision["revision"] == *serving) break;
+  }
+  if (chosen == nullptr || !chosen->is_object() || !chosen->contains("spec")) return labels;
+  const auto& spec = (*chosen)["spec"];
+  if (!spec.is_object() || !spec.contains("labels") || !spec["labels"].is_object()) return labels;
+  for (const auto& [name, value] : spec["labels"].items()) {
+    if (value.is_string()) labels.emplace_back(name, value.get<std::string>());
+  }
+  return labels;
+}
+
+io::Action AsyncDesk::learn_and_settle(CallId id, core::AttemptOutcome outcome, StoredResult result, FunctionName function) {
+  for (const std::string& server : options_.directory_servers) {
+    io::HttpCall call;
+    call.server = server;
+    call.target = "/v1/functions/" + function.value;
+    call.timeout = kAskTimeout;
+    auto answer = co_await io::http_call(main_, std::move(call));
+    if (!answer || answer->status != 200) continue;
+    core::RetryPolicy policy;
+    policy.attempts_max = options_.attempts_max;
+    policy.backoff_min = options_.backoff_min;
+    policy.backoff_max = options_.backoff_max;
+    queue_->set_retry(function, with_labels(std::move(policy), labels_of_function(answer->body)));
+    break;
+  }
+  labels_read_[function.value] = io::Loop::now();
+  settle_attempt(id, outcome, std::move(result));
 }
 
 // --- callbacks ----------------------------------------------------------------------------------------------------

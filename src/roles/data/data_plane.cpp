@@ -55,7 +55,8 @@ Result<int> listen_tcp(const std::string& text, bool shared) {
 }
 
 Result<std::unique_ptr<DataPlane>> DataPlane::open(io::Loop& main, ProxyOptions options,
-                                                   std::function<void(std::vector<DataPlaneMessage>)> tell) {
+                                                   std::function<void(std::vector<DataPlaneMessage>)> tell,
+                                                   AsyncDesk::OpenStore open_store) {
   if (options.calls_kept < 1 || options.calls_kept > 10'000'000) {
     return failure(ErrorCode::invalid_argument, "calls_kept: {} is not 1 to 10000000", options.calls_kept);
   }
@@ -70,7 +71,7 @@ Result<std::unique_ptr<DataPlane>> DataPlane::open(io::Loop& main, ProxyOptions 
     plane->abandon();
     return failure(opened.error());
   }
-  if (Status opened = plane->open_desk(); !opened) {
+  if (Status opened = plane->open_desk(std::move(open_store)); !opened) {
     plane->abandon();
     return failure(opened.error());
   }
@@ -125,7 +126,7 @@ Status DataPlane::open_shards() {
   return {};
 }
 
-Status DataPlane::open_desk() {
+Status DataPlane::open_desk(AsyncDesk::OpenStore open_store) {
   if (options_.async.durability == AsyncOptions::Durability::off) return {};
   AsyncHost host;
   host.shards = options_.shards;
@@ -139,7 +140,7 @@ Status DataPlane::open_desk() {
   };
   host.waiting = [this](std::string_view function) { return shards_[0].proxy->waiting(function); };
   host.has_routes = [this] { return switchboard_.complete(); };
-  auto desk = AsyncDesk::open(main_, options_.async, std::move(host));
+  auto desk = AsyncDesk::open(main_, options_.async, std::move(host), std::move(open_store));
   if (!desk) return failure(desk.error());
   desk_ = std::move(*desk);
   // The shards read it on their threads; whoever was accepted before this was told that nothing is taken.

@@ -27,9 +27,10 @@ namespace dirigent::roles {
 class DataPlane {
  public:
   // `tell` gets what the control plane has to know, on the main loop. Errors: invalid_argument names the option;
-  // already_exists: the address is taken.
+  // already_exists: the address is taken. `open_store`: of a test; none = the directory of the options.
   static Result<std::unique_ptr<DataPlane>> open(io::Loop& main, ProxyOptions options,
-                                                 std::function<void(std::vector<DataPlaneMessage>)> tell);
+                                                 std::function<void(std::vector<DataPlaneMessage>)> tell,
+                                                 AsyncDesk::OpenStore open_store = {});
   DataPlane(const DataPlane&) = delete;
   DataPlane& operator=(const DataPlane&) = delete;
   // REQUIRES: stop() or abandon() has ended.
@@ -85,7 +86,7 @@ class DataPlane {
 
   DataPlane(io::Loop& main, ProxyOptions options, std::function<void(std::vector<DataPlaneMessage>)> tell);
   Status open_shards();
-  Status open_desk();
+  Status open_desk(AsyncDesk::OpenStore open_store);
   ShardPorts ports_of(std::uint32_t index);
   // Runs `work` on the thread of a shard: at once for shard 0, posted for the others.
   template <class Work>

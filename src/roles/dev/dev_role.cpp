@@ -38,6 +38,7 @@ io::Task<void> DevRoleImpl::open(DevRoleOptions options) {
   worker_ = std::move(*worker);
 
   options.data.control = {control_->rpc_address()};
+  if (!control_->admin_address().empty()) options.data.async.directory_servers = {control_->admin_address()};
   auto data = DataRole::start(loop_, std::move(options.data));
   if (!data) co_return failure(data.error());
   data_ = std::move(*data);

@@ -326,7 +326,7 @@ bool Event::wait(std::chrono::seconds limit) {
 
 // --- Plane --------------------------------------------------------------------------------------------------------
 
-Plane::Plane(std::function<void(roles::ProxyOptions&)> adjust) : thread_([this] { loop_.run(); }) {
+Plane::Plane(std::function<void(roles::ProxyOptions&)> adjust, roles::AsyncDesk::OpenStore open_store) : thread_([this] { loop_.run(); }) {
   roles::ProxyOptions options;
   options.host_id = "this-host";
   options.seed = 42;
@@ -340,7 +340,7 @@ Plane::Plane(std::function<void(roles::ProxyOptions&)> adjust) : thread_([this] 
         auto* released = std::get_if<SlotsReleased>(&message);
         if (released != nullptr && released->slots == 0) drained_.push_back(released->sandbox);
       }
-    });
+    }, std::move(open_store));
     if (opened) plane_ = std::move(*opened);
     if (!opened) WARN(opened.error().message);
   });

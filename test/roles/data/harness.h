@@ -144,7 +144,7 @@ class SharedText {
 
 class Plane {
  public:
-  explicit Plane(std::function<void(roles::ProxyOptions&)> adjust = {});
+  explicit Plane(std::function<void(roles::ProxyOptions&)> adjust = {}, roles::AsyncDesk::OpenStore open_store = {});
   // Stops the plane and checks that no slot is taken: every sandbox ever routed is reported as drained.
   ~Plane();
 
