@@ -81,6 +81,8 @@ class ControlServer {
   virtual io::Task<LogAnswer> logs(SessionId worker, LogQuery query, Duration timeout) = 0;
   // Tells the peer why and closes; it will try again later. Unknown sessions are ignored.
   virtual void disconnect(SessionId session, std::string why) = 0;
+  // What hellos are answered with from now on: the term, and the address to try instead when one is refused ("" = none).
+  virtual void set_leader(Term term, std::string address) = 0;
   [[nodiscard]] virtual LinkCounters counters() const = 0;  // of all sessions since the start
   // Stops accepting and closes every session, without callbacks.
   virtual void close() = 0;
