@@ -104,7 +104,7 @@ class Bare : public Subject {
     auto network = Network::open("bench");
     if (!network) co_return failure(network.error());
     network_ = std::move(*network);
-    pool_ = std::make_unique<NetworkPool>(loop_, *network_, 2 * kAtATime);
+    pool_ = std::make_unique<NetworkPool>(loop_, *network_, 2 * kAtATime, std::vector<std::uint32_t>{});
     co_return Status{};
   }
   io::Task<void> close() override {

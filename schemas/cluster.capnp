@@ -40,6 +40,8 @@ struct JoinAnswer {
   protocol @2 :UInt32;
   # The version of dirigent that the control plane runs, for logs.
   version @3 :Text;
+  # With a refusal: the RPC address of the control plane that leads; empty = unknown. The peer tries there at once.
+  leader @4 :Text;
 }
 
 # The control plane's end of a worker's session.

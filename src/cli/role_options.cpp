@@ -276,6 +276,21 @@ Result<ControlOptions> control_options(const Settings& settings) {
   bind.address("rpc_listen", options.rpc_listen);
   bind.address("form_listen", options.form_listen);
   bind.address("admin_listen", options.admin_listen);
+  bind.number("peer_id", options.peer_id, 0, 0x7fffffff);
+  options.peers = settings["peers"].texts;
+  bind.text("peer_listen", options.peer_listen);
+  if (!options.peer_listen.empty()) bind.address("peer_listen", options.peer_listen);
+  bind.flag("peer_join", options.peer_join);
+  bind.duration("election_timeout", options.election_timeout);
+  if (options.election_timeout < 50ms || options.election_timeout > 10s) {
+    bind.fail("election_timeout", Error{ErrorCode::invalid_argument, "must be in 50ms..10s"});
+  }
+  if (options.peer_id == 0 && (!options.peers.empty() || options.peer_join)) {
+    bind.fail("peer_id", Error{ErrorCode::invalid_argument, "a member of a group needs an id of its own: one of those in peers"});
+  }
+  if (options.peer_id != 0 && options.peers.empty() && !options.peer_join) {
+    bind.fail("peers", Error{ErrorCode::invalid_argument, "a group needs its members: 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT"});
+  }
   return finished(bind, std::move(options));
 }
 

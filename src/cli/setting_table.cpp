@@ -135,6 +135,11 @@ Table make_table() {
                    "registration by form, as the original Dirigent's clients do"});
   table.push_back(
       {"control", "admin_listen", "ADDRESS", "127.0.0.1:9092", "the API of dirigent ctl, health and metrics"});
+  table.push_back({"control", "peer_id", "N", "0", "this member's id in a group of control planes; 0 = there is no group"});
+  table.push_back({"control", "peers", "ID=HOST:PORT", "", "members that a new group begins with, this one included", true});
+  table.push_back({"control", "peer_listen", "ADDRESS", "", "where the other members connect (without it: this one's address in peers)"});
+  table.push_back({"control", "peer_join", "", "false", "the group is there already: wait until ctl control add names this one"});
+  table.push_back({"control", "election_timeout", "DURATION", "125ms", "silence of the leader after which another member stands; 50ms to 10s"});
   add_policies(table, "control");
   add_process(table, "control");
 

@@ -97,6 +97,7 @@ class RunningControl final : public RunningRole {
     add_address(lines, "rpc", role_->rpc_address());
     add_address(lines, "form", role_->form_address());
     add_address(lines, "admin", role_->admin_address());
+    add_address(lines, "peer", role_->peer_address());
     return lines;
   }
   io::Action stop(Duration drain) override { co_await role_->stop(drain); }
@@ -106,7 +107,13 @@ class RunningControl final : public RunningRole {
 };
 
 io::Task<std::unique_ptr<RunningRole>> start_control(io::Loop& loop, ControlOptions options) {
-  auto role = roles::ControlRole::start(loop, control_role(options.policies, options.rpc_listen, options.form_listen, options.admin_listen));
+  auto control = control_role(options.policies, options.rpc_listen, options.form_listen, options.admin_listen);
+  control.peer_id = options.peer_id;
+  control.peers = options.peers;
+  control.peer_listen = options.peer_listen;
+  control.peer_join = options.peer_join;
+  control.election_timeout = options.election_timeout;
+  auto role = roles::ControlRole::start(loop, std::move(control));
   if (!role) co_return failure(role.error());
   std::unique_ptr<RunningRole> running = std::make_unique<RunningControl>(std::move(*role));
   co_return running;

@@ -394,7 +394,7 @@ GroupView Core::view(Instant now) const {
   view.role = role_;
   view.term = hard_.term;
   view.leader = leader_;
-  view.is_ready = role_ == Role::leader && applied_ >= term_begin_ && !is_handing_over();
+  view.is_ready = role_ == Role::leader && applied_ >= term_begin_;
   view.commit = commit_;
   view.applied = applied_;
   view.last = log_.last();

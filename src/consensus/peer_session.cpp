@@ -61,15 +61,11 @@ void PeerSession::open(rpc::Socket socket, MemberId expected) {
   const auto ended = [weak](std::string why) {
     if (auto session = weak.lock()) session->end(std::move(why));
   };
-  const auto idle = [weak] {
-    auto session = weak.lock();
-    if (session && session->outbox_) session->outbox_->ping();
-  };
   outbox_ = std::make_shared<Box>(kj_, counters_, Box::Hooks{ended, {}});
   kj::Maybe<capnp::Capability::Client> offered;
   if (!is_ours_) kj_.inside("accepting a peer", [&] { offered = capnp::Capability::Client(kj::heap<GateEnd>(weak)); });
   const auto side = is_ours_ ? rpc::Connection::Side::client : rpc::Connection::Side::server;
-  connection_ = rpc::Connection::open(kj_, std::move(socket), std::move(name), side, kj::mv(offered), options_.silence_max, {ended, idle});
+  connection_ = rpc::Connection::open(kj_, std::move(socket), std::move(name), side, kj::mv(offered), options_.silence_max, {ended});
   if (is_ours_) say_hello();
   timer_.expires_after(options_.silence_max);
   timer_.async_wait([weak](std::error_code error) {

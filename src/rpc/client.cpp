@@ -27,6 +27,8 @@ namespace {
 constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
 constexpr Duration kPauseMin = 50ms;
 constexpr Duration kPauseMax = 2s;
+// Hints in a row that are followed at once; control planes that point at each other are paused for.
+constexpr int kHintsMax = 2;
 // The same trouble is not logged again before this.
 constexpr Duration kRepeatedLogInterval = 30s;
 // Of one answer with logs: the newest lines that fit, so that it stays far below the limit of a message.
@@ -137,6 +139,8 @@ class Link : public std::enable_shared_from_this<Link<Kind>> {
   std::size_t tried_ = 0;  // addresses since the last pause
   Duration pause_ = kPauseMin;
   std::string address_;  // of the present attempt or session
+  std::string hint_;     // where the control plane that refused us says to go
+  int hints_ = 0;        // followed since the last pause or session
   std::string last_complaint_;
   Instant last_complaint_at_{};
 
@@ -201,9 +205,12 @@ class DataPlaneEnd final : public schema::DataPlane::Server {
 template <class Kind>
 void Link<Kind>::attempt() {
   if (closed_ || quiet_) return;
-  const Address& address = options_.control[next_address_++ % options_.control.size()];
+  Address address{std::exchange(hint_, "")};
+  if (address.text.empty()) {
+    address = options_.control[next_address_++ % options_.control.size()];
+    ++tried_;
+  }
   address_ = address.text;
-  ++tried_;
   dial_ = Dial::start(loop_, address, options_.connect_timeout, [weak = this->weak_from_this()](Result<Socket> socket) {
     if (auto self = weak.lock()) self->connected(std::move(socket));
   });
@@ -283,7 +290,11 @@ template <class Results>
 std::string Link<Kind>::welcome(const Results& results) {
   const auto answer = results.getAnswer();
   const auto text = answer.getRefusal();
-  if (text.size() > 0) return std::string(text.begin(), text.end());
+  if (text.size() > 0) {
+    const auto leader = answer.getLeader();
+    if (hints_ < kHintsMax) hint_.assign(leader.begin(), leader.size());
+    return std::string(text.begin(), text.end());
+  }
   if (!results.hasSession()) return "the answer has no session";
   term_.value = answer.getTerm();
   if (outbox_) outbox_->open(results.getSession());
@@ -296,6 +307,7 @@ void Link<Kind>::joined() {
   joined_ = true;
   joined_at_ = io::Loop::now();
   last_complaint_.clear();
+  hints_ = 0;
   log_debug("rpc", "this {} joined the control plane at {}, term {}", Kind::kName, address_, term_.value);
   if (quiet_) return;
   handler_.joined(term_);
@@ -372,12 +384,17 @@ void Link<Kind>::try_again(const std::string& why) {
     auto self = weak.lock();
     if (!error && self) self->attempt();
   };
+  if (!hint_.empty()) {
+    ++hints_;
+    loop_.post(again);
+    return;
+  }
   // One address alone is paused for after every attempt; of several, each gets its try before the pause.
   if (options_.control.size() > 1 && tried_ < options_.control.size()) {
     loop_.post(again);
     return;
   }
-  tried_ = 0;
+  tried_ = hints_ = 0;
   // Between half and all of the pause, so that a cluster's clients do not come back in step.
   const auto pause = Duration(static_cast<Duration::rep>(static_cast<double>(pause_.count()) * (0.5 + 0.5 * rng_.unit())));
   pause_ = std::min(pause_ * 2, kPauseMax);

@@ -90,6 +90,12 @@ class Server final : public SessionOwner, public std::enable_shared_from_this<Se
   }
   void gone(SessionId session) override { sessions_.erase(session); }
   LinkCounters& counters() override { return counters_; }
+  [[nodiscard]] Term term() const override { return options_.term; }
+  [[nodiscard]] const std::string& leader() const override { return leader_; }
+  void set_leader(Term term, std::string address) {
+    options_.term = term;
+    leader_ = std::move(address);
+  }
   [[nodiscard]] bool closed() const override { return closed_; }
 
  private:
@@ -116,6 +122,7 @@ class Server final : public SessionOwner, public std::enable_shared_from_this<Se
   std::unordered_map<SessionId, bool> data_planes_;
   std::uint64_t last_id_ = 0;
   LinkCounters counters_;
+  std::string leader_;
   bool closed_ = false;
 };
 
@@ -155,6 +162,7 @@ class ControlServerHandle final : public ControlServer {
     const auto found = server_->find(session);
     return found ? found->last_heard() : Instant{};
   }
+  void set_leader(Term term, std::string address) override { server_->set_leader(term, std::move(address)); }
   [[nodiscard]] LinkCounters counters() const override { return server_->counters_now(); }
   void close() override { server_->close(); }
 

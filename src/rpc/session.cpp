@@ -117,7 +117,7 @@ std::shared_ptr<PendingLogs> Session::ask_logs(LogQuery query, Duration timeout)
 // --- the beginning ------------------------------------------------------------------------------------------------
 
 Session::Session(io::Loop& loop, std::weak_ptr<SessionOwner> owner, SessionId id, const ControlServerOptions& options)
-    : loop_(loop), kj_(KjLoop::of(loop)), owner_(std::move(owner)), id_(id), term_(options.term), silence_max_(options.silence_max), timer_(loop.context()) {}
+    : loop_(loop), kj_(KjLoop::of(loop)), owner_(std::move(owner)), id_(id), silence_max_(options.silence_max), timer_(loop.context()) {}
 
 Session::~Session() noexcept { close(); }
 
@@ -208,7 +208,10 @@ void Session::decided(Hello hello, std::string refusal) {
 
 void Session::write_answer(schema::JoinAnswer::Builder answer, const std::string& refusal) const {
   answer.setRefusal(capnp::Text::Reader(refusal.c_str(), refusal.size()));
-  answer.setTerm(term_.value);
+  if (const auto owner = owner_.lock()) {
+    answer.setTerm(owner->term().value);
+    if (!refusal.empty()) answer.setLeader(owner->leader());
+  }
   answer.setProtocol(kProtocolVersion);
   answer.setVersion(DIRIGENT_VERSION);
 }

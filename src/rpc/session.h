@@ -36,6 +36,8 @@ class SessionOwner {
   // The connection is closed, after over().
   virtual void gone(SessionId session) = 0;
   virtual LinkCounters& counters() = 0;
+  [[nodiscard]] virtual Term term() const = 0;
+  [[nodiscard]] virtual const std::string& leader() const = 0;
   [[nodiscard]] virtual bool closed() const = 0;
 };
 
@@ -95,7 +97,6 @@ class Session : public std::enable_shared_from_this<Session> {
   KjLoop& kj_;
   std::weak_ptr<SessionOwner> owner_;
   SessionId id_;
-  Term term_;
   Duration silence_max_;
   Phase phase_ = Phase::greeting;
   bool was_joined_ = false;

@@ -172,6 +172,45 @@ TEST_CASE("link: of several control planes the one that accepts is found without
   CHECK(leader.workers.size() == 1);
 }
 
+TEST_CASE("link: a refused client goes at once where the refusal points to, and hears the term of there") {
+  QuietLog quiet;
+  io::Loop loop;
+  FakeControl follower;
+  follower.refusal = "not the leader";
+  FakeControl leader;
+  FakeWorker worker;
+  FakeDataPlane plane;
+  const auto first = serve(loop, follower);
+  const auto second = serve(loop, leader);
+  first->set_leader(Term{8}, second->address().text);
+  second->set_leader(Term{9}, "");
+  // The client knows one address only, and not the leader's.
+  const auto client = connect_worker(loop, to(*first), worker);
+  const auto other = connect_data_plane(loop, to(*first), plane);
+  REQUIRE(turn_until(loop, [&] { return worker.joins == 1 && plane.joins == 1; }));
+  CHECK(worker.hellos == 2);
+  CHECK(worker.term == Term{9});
+  CHECK(leader.workers.size() == 1);
+}
+
+TEST_CASE("link: control planes that point at each other do not keep a client busy") {
+  QuietLog quiet;
+  io::Loop loop;
+  FakeControl one;
+  FakeControl two;
+  one.refusal = two.refusal = "not the leader";
+  FakeWorker worker;
+  const auto first = serve(loop, one);
+  const auto second = serve(loop, two);
+  first->set_leader(Term{1}, second->address().text);
+  second->set_leader(Term{1}, first->address().text);
+  const Instant start = io::Loop::now();
+  const auto client = connect_worker(loop, to(*first), worker);
+  // Three hellos, then a pause of at least half of 50 ms; so twelve have at least three pauses between them.
+  REQUIRE(turn_until(loop, [&] { return worker.hellos >= 12; }));
+  CHECK(io::Loop::now() - start >= 75ms);
+}
+
 TEST_CASE("link: after a restart of the server the client joins again with a new hello") {
   QuietLog quiet;
   io::Loop loop;

@@ -49,6 +49,11 @@ struct ControlOptions {
   std::string form_listen = "127.0.0.1:9091";
   std::string admin_listen = "127.0.0.1:9092";
   PolicyOptions policies;
+  std::uint32_t peer_id = 0;                       // 0 = alone
+  std::vector<std::string> peers;                  // "ID=HOST:PORT"
+  std::string peer_listen;
+  bool peer_join = false;
+  Duration election_timeout = 125ms;
 };
 
 // Limits of a data plane, shared by `data` and `dev`.

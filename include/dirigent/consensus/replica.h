@@ -44,8 +44,8 @@ struct ReplicaHooks {
   std::function<std::string()> snapshot;
   // The state is this one now, whatever was applied before.
   std::function<void(std::string_view state)> restore;
-  // Role, term, leader, readiness or members are other ones. When `is_ready` holds, all that was ever acknowledged has
-  // been applied.
+  // Role, term, leader, readiness or members are other ones. When `is_ready` holds, this member leads and all that was
+  // ever acknowledged has been applied.
   std::function<void(const GroupView& view)> changed;
 };
 

@@ -167,6 +167,10 @@ class Conductor {
   [[nodiscard]] std::uint64_t last_event() const { return event_sequence_; }
   [[nodiscard]] std::uint64_t creations() const { return creations_; }
   [[nodiscard]] std::uint64_t failures() const { return failures_; }
+  // All workers and data planes that can be expected are back: what is not known is not there. Takes effect at tick(now).
+  void end_recovery(Instant now) {
+    if (recovering(now)) recovering_until_ = now;
+  }
   [[nodiscard]] bool recovering(Instant now) const { return recovering_until_ && now < *recovering_until_; }
 
   // Aborts when an invariant of docs/architecture.md does not hold; for tests and the simulator.

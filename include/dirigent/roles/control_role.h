@@ -31,6 +31,14 @@ struct ControlRoleOptions {
   // (pattern, image): replacements in registrations by form; a pattern may end with *.
   std::vector<std::pair<std::string, std::string>> image_map;
   std::string version;
+
+  // A group of control planes that keep one catalog (docs/operations.md, "Several control planes"). Without an id this
+  // one is alone. A group needs a state directory.
+  std::uint32_t peer_id = 0;                    // of this one, from 1 on
+  std::vector<std::string> peers;               // "ID=HOST:PORT": the members that a new group begins with
+  std::string peer_listen;                      // "" = as in `peers`
+  bool peer_join = false;                       // the group is there already and adds this one
+  Duration election_timeout = 125ms;            // without a word from the leader
 };
 
 class ControlRole {
@@ -44,6 +52,7 @@ class ControlRole {
   [[nodiscard]] virtual std::string rpc_address() const = 0;
   [[nodiscard]] virtual std::string form_address() const = 0;
   [[nodiscard]] virtual std::string admin_address() const = 0;
+  [[nodiscard]] virtual std::string peer_address() const = 0;
 
   // Finishes running API requests within `drain`, closes every connection. Must be awaited once before destruction.
   virtual io::Action stop(Duration drain) = 0;

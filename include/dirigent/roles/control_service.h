@@ -73,6 +73,25 @@ struct ClusterView {
   std::uint64_t failures = 0;
 };
 
+// One control plane of a group.
+struct MemberView {
+  std::uint32_t id = 0;
+  std::string address;          // of its peer port
+  std::string role;             // "leader", "follower", "learner" (does not vote yet), "unknown" (nobody leads)
+  bool is_self = false;
+  std::uint64_t match = 0;      // entries of the log that are certainly on its disk; 0 = unknown
+  std::uint64_t lag = 0;        // behind the leader
+  std::optional<Duration> last_heard;
+};
+struct GroupView {
+  std::uint32_t self = 0;       // 0 = there is no group
+  std::uint32_t leader = 0;     // 0 = nobody leads
+  Term term;
+  std::uint64_t commit = 0;
+  std::uint64_t last = 0;
+  std::vector<MemberView> members;
+};
+
 struct DeployRequest {
   FunctionName name;
   RevisionSpec spec;

@@ -83,6 +83,8 @@ class ControlServer {
   virtual void disconnect(SessionId session, std::string why) = 0;
   // When the peer's last sign of life came; the beginning of time for an unknown session.
   [[nodiscard]] virtual Instant last_heard(SessionId session) const = 0;
+  // What hellos are answered with from now on: the term, and the address to try instead when one is refused ("" = none).
+  virtual void set_leader(Term term, std::string address) = 0;
   [[nodiscard]] virtual LinkCounters counters() const = 0;  // of all sessions since the start
   // Stops accepting and closes every session, without callbacks.
   virtual void close() = 0;

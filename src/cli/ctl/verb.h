@@ -60,6 +60,7 @@ std::vector<Verb> trace_verbs();    // trace
 std::vector<Verb> top_verbs();      // top
 std::vector<Verb> async_verbs();    // async, dlq
 std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
+std::vector<Verb> control_verbs();  // control
 
 const std::vector<Verb>& all_verbs();
 const Verb* find_verb(std::string_view word);

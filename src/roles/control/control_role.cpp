@@ -13,6 +13,7 @@
 #include "dirigent/base/random.h"
 #include "form_api.h"
 #include "function_json.h"
+#include "group_api.h"
 #include "http_api.h"
 
 namespace dirigent::roles {
@@ -51,30 +52,16 @@ Status ControlRoleImpl::open() {
     profile_.scaling.panic_window_percent = 33;
   }
 
-  if (options_.state_directory.empty()) {
-    log_ = store::memory_state_log();
+  const bool is_alone = options_.peer_id == 0;
+  if (is_alone) {
+    if (auto opened = open_alone(); !opened) return opened;
   } else {
-    auto log = store::open_state_log(options_.state_directory);
-    if (!log) return failure(log.error());
-    log_ = std::move(*log);
+    leads_ = false;
+    make_conductor(Term{}, {});
   }
-  auto functions = read_functions();
-  if (!functions) return failure(functions.error());
-  auto term = next_term();
-  if (!term) return failure(term.error());
-
-  core::ConductorOptions conductor;
-  conductor.term = *term;
-  conductor.seed = entropy_seed();
-  conductor.autoscaler = options_.autoscaler;
-  conductor.placement = options_.placement;
-  conductor_ = std::make_unique<core::Conductor>(conductor);
-  if (!functions->empty()) log_info("control", "{} functions read from {}", functions->size(), options_.state_directory);
-  conductor_->restore(std::move(*functions), io::Loop::now());
-
   rpc::ControlServerOptions server;
   server.listen = {options_.rpc_listen};
-  server.term = *term;
+  server.term = conductor_->options().term;
   auto cluster = rpc::serve_control(loop_, server, *this);
   if (!cluster) return failure(cluster.error());
   cluster_ = std::move(*cluster);
@@ -82,7 +69,7 @@ Status ControlRoleImpl::open() {
   if (!options_.admin_listen.empty()) {
     io::HttpServerOptions http;
     http.listen = options_.admin_listen;
-    auto served = io::serve_http(loop_, http, make_api(*this));
+    auto served = io::serve_http(loop_, http, answer_anywhere(*this, Port::admin, make_api(*this)));
     if (!served) return failure(served.error());
     admin_ = std::move(*served);
   }
@@ -93,12 +80,52 @@ Status ControlRoleImpl::open() {
     FormApiOptions form;
     form.load_balancer_address = options_.load_balancer_address;
     form.image_map = options_.image_map;
-    auto served = io::serve_http(loop_, http, make_form_api(*this, form));
+    auto served = io::serve_http(loop_, http, answer_anywhere(*this, Port::form, make_form_api(*this, form)));
     if (!served) return failure(served.error());
     form_ = std::move(*served);
   }
+  if (!is_alone) {
+    if (auto opened = open_group(); !opened) return opened;
+  }
   arm_timer();
   return {};
+}
+
+Status ControlRoleImpl::open_alone() {
+  if (options_.state_directory.empty()) {
+    log_ = store::memory_state_log();
+  } else {
+    auto log = store::open_state_log(options_.state_directory);
+    if (!log) return failure(log.error());
+    log_ = std::move(*log);
+    auto of_group = log_->read_all("group/hard");
+    if (!of_group) return failure(of_group.error());
+    if (!of_group->empty()) {
+      return failure(ErrorCode::invalid_argument, "the state directory {} belongs to a member of a group (start it with --peer-id and --peers, or choose another directory)",
+                     options_.state_directory);
+    }
+  }
+  auto functions = read_functions();
+  if (!functions) return failure(functions.error());
+  auto term = next_term();
+  if (!term) return failure(term.error());
+  log_->append({{std::string(kTermKey), fmt::format("{}", term->value)}}, [](Status status) {
+    if (!status) log_error("control", "cannot store the term: {}", status.error().message);
+  });
+  if (!functions->empty()) log_info("control", "{} functions read from {}", functions->size(), options_.state_directory);
+  make_conductor(*term, std::move(*functions));
+  return {};
+}
+
+void ControlRoleImpl::make_conductor(Term term, std::vector<Function> functions) {
+  core::ConductorOptions conductor;
+  conductor.term = term;
+  conductor.seed = entropy_seed();
+  conductor.autoscaler = options_.autoscaler;
+  conductor.placement = options_.placement;
+  conductor_ = std::make_unique<core::Conductor>(conductor);
+  conductor_->restore(std::move(functions), io::Loop::now());
+  ++epoch_;
 }
 
 Result<std::vector<Function>> ControlRoleImpl::read_functions() {
@@ -122,36 +149,43 @@ Result<Term> ControlRoleImpl::next_term() {
     const auto stored = std::strtoull(records->front().second.c_str(), nullptr, 10);
     term.value = std::max<std::uint64_t>(term.value, stored + 1);
   }
-  log_->append({{std::string(kTermKey), fmt::format("{}", term.value)}}, [](Status status) {
-    if (!status) log_error("control", "cannot store the term: {}", status.error().message);
-  });
   return term;
 }
 
 void ControlRoleImpl::abandon() {
+  if (group_) group_->close();
   if (cluster_) cluster_->close();
   tasks_.drain_now();
 }
 
 io::Action ControlRoleImpl::stop(Duration drain) {
+  // Somebody else leads before this one stops listening: whoever is sent away has somewhere to go.
+  if (group_ && leads_) {
+    auto handed = co_await hand_over();
+    if (!handed) log_warn("control", "stopping without a successor: {}", handed.error().message);
+  }
   stopping_ = true;
   notify_all();
   if (form_) co_await form_->close(drain);
   if (admin_) co_await admin_->close(drain);
   cluster_->close();
+  if (group_) group_->close();
   timer_.arm(std::nullopt);
   tasks_.cancel();
   co_await tasks_.wait();
+  group_.reset();
   log_.reset();
 }
 
 std::string ControlRoleImpl::rpc_address() const { return cluster_->address().text; }
 std::string ControlRoleImpl::form_address() const { return form_ ? form_->address() : std::string(); }
 std::string ControlRoleImpl::admin_address() const { return admin_ ? admin_->address() : std::string(); }
+std::string ControlRoleImpl::peer_address() const { return group_ ? group_->address() : std::string(); }
 
 // --- effects ------------------------------------------------------------------------------------------------------
 
 void ControlRoleImpl::perform(core::ConductorEffects effects) {
+  if (!leads_) return;
   for (auto& [session, order] : effects.worker_orders) cluster_->send(session, std::move(order));
   for (auto& [session, order] : effects.data_plane_orders) cluster_->send(session, std::move(order));
   for (auto& [session, why] : effects.disconnects) cluster_->disconnect(session, std::move(why));
@@ -161,34 +195,42 @@ void ControlRoleImpl::perform(core::ConductorEffects effects) {
 }
 
 void ControlRoleImpl::tick() {
+  if (!leads_) return;
   core::ConductorEffects effects;
   conductor_->tick(io::Loop::now(), effects);
   perform(std::move(effects));
 }
 
-void ControlRoleImpl::arm_timer() { timer_.arm(conductor_->next_wakeup()); }
+void ControlRoleImpl::arm_timer() { timer_.arm(leads_ ? conductor_->next_wakeup() : std::nullopt); }
+
+std::vector<store::Write> ControlRoleImpl::writes_of(const core::CatalogCommand& command) const {
+  const std::string key = std::string(kFunctionPrefix) + core::function_of(command).value;
+  if (const auto* put = std::get_if<core::PutFunction>(&command)) return {{key, encode_function(put->function)}};
+  return {{key, std::nullopt}};
+}
 
 // Durable first, then applied. The command has been claimed in the catalog.
 io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand command) {
-  std::vector<store::Write> writes;
-  const std::string key = std::string(kFunctionPrefix) + core::function_of(command).value;
-  if (const auto* put = std::get_if<core::PutFunction>(&command)) {
-    writes.push_back({key, encode_function(put->function)});
-  } else {
-    writes.push_back({key, std::nullopt});
-  }
+  const std::uint64_t epoch = epoch_;
   struct Written {
     explicit Written(io::Loop& loop) : arrived(loop.context()) { arrived.expires_at(std::chrono::steady_clock::time_point::max()); }
     std::optional<Status> status;
     asio::steady_timer arrived;
   };
   auto written = std::make_shared<Written>(loop_);
-  log_->append(std::move(writes), [written, &loop = loop_](Status status) {
-    loop.post([written, status = std::move(status)]() mutable {
-      written->status = std::move(status);
+  if (group_) {
+    group_->propose(ReplicatedCatalog::encode(command), [written](Result<consensus::Index> index) {
+      written->status = index ? Status{} : failure(index.error());
       written->arrived.cancel();
     });
-  });
+  } else {
+    log_->append(writes_of(command), [written, &loop = loop_](Status status) {
+      loop.post([written, status = std::move(status)]() mutable {
+        written->status = std::move(status);
+        written->arrived.cancel();
+      });
+    });
+  }
   // Not cancellable: the write happens whether we wait or not, and the catalog has to follow it.
   constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
   auto unbound = asio::bind_cancellation_slot(asio::cancellation_slot(), use_task);
@@ -198,6 +240,11 @@ io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand comma
   }
   core::ConductorEffects effects;
   Status status = std::move(*written->status);
+  if (epoch != epoch_) {
+    // Another conductor has taken over meanwhile, with all that was committed. There is nothing to tell it.
+    if (!status) co_return failure(status.error());
+    co_return 0;
+  }
   if (status) {
     conductor_->commit(command, io::Loop::now(), effects);
   } else {
@@ -248,12 +295,14 @@ void ControlRoleImpl::wake_update_waiters() {
 
 void ControlRoleImpl::notify_all() {
   wake_update_waiters();
+  for (const auto& timer : leader_waiters_) timer->cancel();
   for (const auto& [name, timers] : waiters_) {
     for (const auto& timer : timers) timer->cancel();
   }
 }
 
 io::Task<void> ControlRoleImpl::changed(FunctionName name, Instant deadline) {
+  const std::uint64_t epoch = epoch_;
   auto timer = std::make_shared<asio::steady_timer>(loop_.context());
   timer->expires_at(std::chrono::steady_clock::time_point(deadline.time_since_epoch()));
   waiters_[name].push_back(timer);
@@ -263,6 +312,7 @@ io::Task<void> ControlRoleImpl::changed(FunctionName name, Instant deadline) {
   auto& timers = waiters_[name];
   std::erase(timers, timer);
   if (timers.empty()) waiters_.erase(name);
+  if (epoch != epoch_) co_return failure(ErrorCode::unavailable, "the leadership has moved to another control plane (ask again)");
   if (!error) co_return failure(ErrorCode::timed_out, "nothing happened to function \"{}\" in time", name);
   if (stopping_) co_return failure(ErrorCode::cancelled, "the control plane is stopping");
   co_return Status{};
@@ -271,16 +321,19 @@ io::Task<void> ControlRoleImpl::changed(FunctionName name, Instant deadline) {
 // --- the cluster --------------------------------------------------------------------------------------------------
 
 Status ControlRoleImpl::worker_joined(SessionId session, WorkerHello hello) {
+  if (!leads_) return refuse_hello();
   core::ConductorEffects effects;
   const std::string name = hello.node.id.value;
   const std::size_t sandboxes = hello.sandboxes.size();
   Status status = conductor_->worker_joined(session, hello, io::Loop::now(), effects);
   if (status) log_info("control", "worker {} joined from {} with {} sandboxes", name, hello.node.host, sandboxes);
   perform(std::move(effects));
+  if (status) note_recovery();
   return status;
 }
 
 void ControlRoleImpl::worker_said(SessionId session, std::vector<WorkerMessage> messages) {
+  if (!leads_) return;
   core::ConductorEffects effects;
   const Instant now = io::Loop::now();
   for (const auto& message : messages) conductor_->worker_said(session, message, now, effects);
@@ -288,6 +341,7 @@ void ControlRoleImpl::worker_said(SessionId session, std::vector<WorkerMessage> 
 }
 
 void ControlRoleImpl::worker_lost(SessionId session, std::string why) {
+  if (!leads_) return;
   const core::Node* node = conductor_->node_of(session);
   if (node != nullptr && node->leaving) {
     log_info("control", "worker {} has left", node->info.id);
@@ -300,14 +354,17 @@ void ControlRoleImpl::worker_lost(SessionId session, std::string why) {
 }
 
 Status ControlRoleImpl::data_plane_joined(SessionId session, DataPlaneHello hello) {
+  if (!leads_) return refuse_hello();
   core::ConductorEffects effects;
   Status status = conductor_->data_plane_joined(session, hello, io::Loop::now(), effects);
   if (status) log_info("control", "data plane {} joined, invoke at {}", hello.id, hello.invoke_address);
   perform(std::move(effects));
+  if (status) note_recovery();
   return status;
 }
 
 void ControlRoleImpl::data_plane_said(SessionId session, std::vector<DataPlaneMessage> messages) {
+  if (!leads_) return;
   core::ConductorEffects effects;
   const Instant now = io::Loop::now();
   bool has_applied = false;
@@ -320,6 +377,7 @@ void ControlRoleImpl::data_plane_said(SessionId session, std::vector<DataPlaneMe
 }
 
 void ControlRoleImpl::data_plane_lost(SessionId session, std::string why) {
+  if (!leads_) return;
   const auto plane = conductor_->data_planes().find(session);
   if (plane != conductor_->data_planes().end() && plane->second.leaving) {
     log_info("control", "data plane {} has left", plane->second.hello.id);

@@ -11,13 +11,16 @@
 #include <string>
 #include <vector>
 
+#include "dirigent/consensus/replica.h"
 #include "dirigent/core/conductor.h"
 #include "dirigent/io/http.h"
+#include "dirigent/io/prometheus.h"
 #include "dirigent/io/task.h"
 #include "dirigent/roles/control_role.h"
 #include "dirigent/roles/control_service.h"
 #include "dirigent/rpc/cluster.h"
 #include "dirigent/store/state_log.h"
+#include "replicated_catalog.h"
 
 namespace dirigent::roles {
 
@@ -34,6 +37,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   [[nodiscard]] std::string rpc_address() const override;
   [[nodiscard]] std::string form_address() const override;
   [[nodiscard]] std::string admin_address() const override;
+  [[nodiscard]] std::string peer_address() const override;
   io::Action stop(Duration drain) override;
 
   // rpc::ControlHandler
@@ -60,11 +64,54 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   ScalingProfile default_profile() override { return profile_; }
   std::string metrics() override;
 
+  // The group (control_group.cpp), for its part of the API (group_api.cpp).
+  [[nodiscard]] GroupView group_view() const;
+  io::Task<void> add_peer(std::string peer);
+  io::Task<void> remove_peer(std::uint32_t id);
+  io::Task<void> hand_over();
+  // The other one that leads, as far as it is known.
+  struct Leader {
+    std::uint32_t id = 0;
+    std::string rpc;
+    std::string admin;
+    std::string form;
+  };
+  [[nodiscard]] std::optional<Leader> other_leader() const;
+  [[nodiscard]] bool leads() const { return leads_; }
+  [[nodiscard]] bool has_group() const { return group_ != nullptr; }
+  // Until the leadership may have changed, or the deadline.
+  io::Task<void> leadership_changed(Instant deadline);
+  io::Loop& loop() { return loop_; }
+  io::TaskGroup& tasks() { return tasks_; }
+  // Cancelled whenever the leadership may have changed, and when the role stops.
+  std::set<std::shared_ptr<asio::steady_timer>>& leader_waiters() { return leader_waiters_; }
+  [[nodiscard]] bool stopping() const { return stopping_; }
+
  private:
   // A node that has nothing to say still gives signs of life.
   [[nodiscard]] Instant last_heard(const core::Node& node) const;
   Result<std::vector<Function>> read_functions();
   Result<Term> next_term();
+  Status open_alone();
+  // A conductor of `term` with `functions`, in place of the one there was.
+  void make_conductor(Term term, std::vector<Function> functions);
+  [[nodiscard]] std::vector<store::Write> writes_of(const core::CatalogCommand& command) const;
+
+  Status open_group();
+  Status check_state(store::StateLog& log);
+  void group_changed(const consensus::GroupView& view);
+  void lead(Term term);
+  void follow(const std::string& why);
+  void import_functions();
+  void note_recovery();
+  Roster joined_now() const;
+  io::Task<void> keep_roster(std::uint64_t epoch);
+  [[nodiscard]] std::string own_note() const;
+  [[nodiscard]] Status refuse_hello() const;
+  void write_group_metrics(io::PrometheusWriter& writer) const;
+  using Question = std::function<void(consensus::Replica::Done)>;
+  io::Task<void> ask_group(Question question);
+
   void perform(core::ConductorEffects effects);
   void tick();
   void arm_timer();
@@ -90,6 +137,15 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   ScalingProfile profile_{};
   std::unique_ptr<store::StateLog> log_;
   std::unique_ptr<core::Conductor> conductor_;
+  // With a group: `leads_` says whether the conductor is live; otherwise it has the functions and does nothing. `epoch_`
+  // grows with every conductor, so that whoever waits can tell that it is another one.
+  std::unique_ptr<consensus::Replica> group_;
+  ReplicatedCatalog replicated_;
+  bool leads_ = true;
+  std::uint64_t epoch_ = 0;
+  Roster expected_;                 // those whom a new leader waits for
+  std::vector<Function> imports_;   // of the control plane that was alone on this directory
+  std::map<std::string, Instant> absent_since_;
   io::TaskGroup tasks_;
   io::WakeupTimer timer_;
   std::unique_ptr<rpc::ControlServer> cluster_;
@@ -97,6 +153,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   std::unique_ptr<io::HttpServer> form_;
   std::map<FunctionName, std::vector<std::shared_ptr<asio::steady_timer>>> waiters_;
   std::set<std::shared_ptr<asio::steady_timer>> update_waiters_;
+  std::set<std::shared_ptr<asio::steady_timer>> leader_waiters_;
   bool stopping_ = false;
 };
 

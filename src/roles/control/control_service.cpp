@@ -219,7 +219,7 @@ io::Task<std::vector<FunctionEvent>> ControlRoleImpl::events(FunctionName name, 
     auto found = events_after(name, after);
     if (!found.empty() || io::Loop::now() >= deadline || stopping_) co_return found;
     Status status = co_await changed(name, deadline);
-    if (!status && status.error().code == ErrorCode::cancelled) co_return failure(status.error());
+    if (!status && status.error().code != ErrorCode::timed_out) co_return failure(status.error());
   }
 }
 
@@ -295,6 +295,8 @@ ClusterView ControlRoleImpl::cluster() {
   ClusterView view;
   view.version = options_.version;
   view.term = conductor_->options().term;
+  view.leader = leads_;
+  if (group_) view.term = group_->view().term;
   view.autoscaler = policy::to_string(options_.autoscaler);
   view.placement = policy::to_string(options_.placement);
   view.state = options_.state_directory.empty() ? "memory" : options_.state_directory;
@@ -370,6 +372,7 @@ std::string ControlRoleImpl::metrics() {
   for (const auto& [name, control] : shown) {
     writer.gauge("dirigent_autoscaler_excess_burst", "Room for a burst beyond the load there is.", control->last_scaling ? control->last_scaling->excess_burst_capacity : 0, {{"fn", name->value}});
   }
+  if (group_) write_group_metrics(writer);
   return writer.take();
 }
 
