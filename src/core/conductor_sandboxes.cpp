@@ -13,6 +13,9 @@ void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
   if (sandbox != nullptr && sandbox->node != node.info.id) return;  // an id of another node: not this worker's to report
   if (sandbox == nullptr) {
     if (status.state == SandboxState::gone) return;
+    // Terms of a group grow by one: whoever led before may have made more ids than fit between two terms.
+    const std::uint64_t first = options_.term.value << 22;
+    if (status.id.value > first) next_sandbox_ = std::max(next_sandbox_, status.id.value - first);
     const Function* function = catalog_.find(status.function);
     const Revision* revision = function == nullptr ? nullptr : function->find(status.revision);
     const bool is_wanted = revision != nullptr && status.term <= options_.term &&

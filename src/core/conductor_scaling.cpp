@@ -181,7 +181,7 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
   const bool is_spare = purpose == Purpose::spare;
   if (!is_spare && !is_serving_starts_ && !start_queue_.empty()) return queue();
   Sandbox sandbox;
-  // The term is in the id, so that no control plane ever makes an id that another has made.
+  // The term is in the id, so that no control plane makes an id that another has made (but see observed()).
   sandbox.id = SandboxId{(options_.term.value << 22) + ++next_sandbox_};
   sandbox.function = function.name;
   sandbox.revision = revision.number;
