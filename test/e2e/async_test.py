@@ -113,7 +113,7 @@ def test_any_data_plane(cluster):
     needs_root()
     control = cluster.control()
     rpc = control.addresses["rpc"]
-    cluster.worker(rpc)
+    cluster.worker(rpc, "--drain-time", "1s")
     directory = cluster.directory / "first"
     common = ("--async-directory", cluster.admin, "--async-store-max", "64MiB")
     first = cluster.data(rpc, "--async-dir", str(directory), *common)
@@ -151,7 +151,7 @@ def test_takes_over_by_itself(cluster):
     needs_root()
     control = cluster.control()
     rpc = control.addresses["rpc"]
-    cluster.worker(rpc)
+    cluster.worker(rpc, "--drain-time", "1s")
     directory = cluster.directory / "first"
     first = cluster.data(rpc, "--async-dir", str(directory), "--async-store-max", "64MiB")
     second = cluster.data(rpc, "--async-durability", "memory", "--async-adopt", str(directory), "--async-store-max", "64MiB")
@@ -167,7 +167,7 @@ def test_as_the_original(cluster):
     """in the original's mode every request is accepted with 200 and polled on another port"""
     needs_root()
     control = cluster.control()
-    cluster.worker(control.addresses["rpc"])
+    cluster.worker(control.addresses["rpc"], "--drain-time", "1s")
     data = cluster.data(control.addresses["rpc"], "--async", "--async-poll-listen", "127.0.0.1:0")
     cluster.ctl("deploy", "hello", "--image", "builtin:hello")
     eventually(lambda: cluster.request("/", headers={"Host": "hello"})[0] == 200, "the data plane knows the function")
@@ -192,7 +192,7 @@ def test_full_disk(cluster):
     if probe.returncode != 0:
         raise Skip("a small tmpfs cannot be mounted here")
     control = cluster.control()
-    cluster.worker(control.addresses["rpc"])
+    cluster.worker(control.addresses["rpc"], "--drain-time", "1s")
     inside = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=6m tmpfs "{disk}" && exec "$@"', "sh")
     data = cluster.start("data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--control", control.addresses["rpc"],
                          "--async-dir", str(disk / "calls"), "--async-store-max", "32MiB", inside=inside)
