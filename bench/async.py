@@ -51,7 +51,7 @@ class Dev:
             [BINARY, "dev", "--listen", "127.0.0.1:0", "--form-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
              "--data-admin-listen", "127.0.0.1:0", "--node-name", f"bench-{os.getpid()}", "--print-addresses", "--exit-with-stdin",
              "--log-level", "warn", "--shards", "0", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.addresses = json.loads(self.process.stdout.readline())["addresses"]
         self.url = "http://" + self.addresses["invoke"]
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import threading
 
-from harness import Skip, check, check_equal, eventually, raw_exchange, run_tests
+from harness import Skip, check, check_equal, eventually, needs_root, raw_exchange, run_tests
 
 
 class Receiver:
@@ -59,9 +59,10 @@ def holds(directory, marker):
 
 def test_as_printed(cluster):
     """asynchronous calls, callbacks and dead letters work as the documents print them"""
+    needs_root()
     receiver = Receiver()
     try:
-        cluster.dev("--runtime", "simulated", "--async-backoff-max", "10ms", "--async-backoff-min", "10ms")
+        cluster.dev("--async-backoff-max", "10ms", "--async-backoff-min", "10ms")
         cluster.ctl("deploy", "hello", "--image", "builtin:hello")
         cluster.ctl("deploy", "flaky", "--image", "builtin:fail")
         call = accept(cluster, "/async-function/hello", b"hi", {"X-Callback-Url": f"http://{receiver.address}/done"})
@@ -96,7 +97,8 @@ def test_as_printed(cluster):
 
 def test_retry_labels(cluster):
     """OpenFaaS retry labels of a function replace the data plane's settings"""
-    cluster.dev("--runtime", "simulated", "--async-backoff-max", "10ms", "--async-backoff-min", "10ms")
+    needs_root()
+    cluster.dev("--async-backoff-max", "10ms", "--async-backoff-min", "10ms")
     cluster.ctl("deploy", "stubborn", "--image", "builtin:fail", "--label", "com.openfaas.retry.attempts=5",
                 "--label", "com.openfaas.retry.min_wait=1ms", "--label", "com.openfaas.retry.codes=500")
     call = accept(cluster, "/async-function/stubborn?status=500")
@@ -108,9 +110,10 @@ def test_retry_labels(cluster):
 
 def test_any_data_plane(cluster):
     """any data plane tells a result; of a dead one 503, and its calls go on when it is back or adopted"""
+    needs_root()
     control = cluster.control()
     rpc = control.addresses["rpc"]
-    cluster.worker(rpc, "--runtime", "simulated")
+    cluster.worker(rpc, "--drain-time", "1s")
     directory = cluster.directory / "first"
     common = ("--async-directory", cluster.admin, "--async-store-max", "64MiB")
     first = cluster.data(rpc, "--async-dir", str(directory), *common)
@@ -145,9 +148,10 @@ def test_any_data_plane(cluster):
 
 def test_takes_over_by_itself(cluster):
     """a data plane takes over a listed directory when its owner dies"""
+    needs_root()
     control = cluster.control()
     rpc = control.addresses["rpc"]
-    cluster.worker(rpc, "--runtime", "simulated")
+    cluster.worker(rpc, "--drain-time", "1s")
     directory = cluster.directory / "first"
     first = cluster.data(rpc, "--async-dir", str(directory), "--async-store-max", "64MiB")
     second = cluster.data(rpc, "--async-durability", "memory", "--async-adopt", str(directory), "--async-store-max", "64MiB")
@@ -161,8 +165,9 @@ def test_takes_over_by_itself(cluster):
 
 def test_as_the_original(cluster):
     """in the original's mode every request is accepted with 200 and polled on another port"""
+    needs_root()
     control = cluster.control()
-    cluster.worker(control.addresses["rpc"], "--runtime", "simulated")
+    cluster.worker(control.addresses["rpc"], "--drain-time", "1s")
     data = cluster.data(control.addresses["rpc"], "--async", "--async-poll-listen", "127.0.0.1:0")
     cluster.ctl("deploy", "hello", "--image", "builtin:hello")
     eventually(lambda: cluster.request("/", headers={"Host": "hello"})[0] == 200, "the data plane knows the function")
@@ -180,13 +185,14 @@ def test_as_the_original(cluster):
 
 def test_full_disk(cluster):
     """on a full disk there is no 202, synchronous calls go on, and all is well when there is room"""
+    needs_root()
     disk = cluster.directory / "disk"
     disk.mkdir()
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True)
     if probe.returncode != 0:
         raise Skip("a small tmpfs cannot be mounted here")
     control = cluster.control()
-    cluster.worker(control.addresses["rpc"], "--runtime", "simulated")
+    cluster.worker(control.addresses["rpc"], "--drain-time", "1s")
     inside = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=6m tmpfs "{disk}" && exec "$@"', "sh")
     data = cluster.start("data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--control", control.addresses["rpc"],
                          "--async-dir", str(disk / "calls"), "--async-store-max", "32MiB", inside=inside)
@@ -215,8 +221,9 @@ def test_full_disk(cluster):
 
 def test_expired_data_leaves_the_disk(cluster):
     """what has expired can no longer be found in the files"""
+    needs_root()
     directory = cluster.directory / "calls"
-    cluster.dev("--runtime", "simulated", "--async-dir", str(directory), "--async-result-keep", "300ms", "--async-clean-after", "100ms",
+    cluster.dev("--async-dir", str(directory), "--async-result-keep", "300ms", "--async-clean-after", "100ms",
                 "--async-store-max", "16MiB")
     cluster.ctl("deploy", "echo", "--image", "builtin:echo")
     marker = os.urandom(24).hex().encode()
