@@ -13,7 +13,9 @@ TEST_CASE("conductor: no id is given twice, though the term before had more sand
   Conductor conductor(options);
   Function function;
   function.name = FunctionName{"f"};
-  function.revisions.push_back({RevisionNumber{1}, RevisionSpec{}, WallTime{}});
+  RevisionSpec spec;
+  spec.concurrency_limit = 1;
+  function.revisions.push_back({RevisionNumber{1}, spec, WallTime{}});
   function.serving = RevisionNumber{1};
   Instant now{1h};
   conductor.restore({function}, now);

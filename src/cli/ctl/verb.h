@@ -61,6 +61,7 @@ std::vector<Verb> top_verbs();      // top
 std::vector<Verb> async_verbs();    // async, dlq
 std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
 std::vector<Verb> control_verbs();  // control
+std::vector<Verb> prefetch_verbs(); // prefetch
 
 const std::vector<Verb>& all_verbs();
 const Verb* find_verb(std::string_view word);
