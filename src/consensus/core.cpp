@@ -157,8 +157,9 @@ void Core::become_follower(Term term, MemberId leader, Instant now) {
 // `for_real` is the vote; otherwise the question whether there would be enough votes.
 void Core::stand(bool for_real, bool is_handover, Instant now) {
   restart_election_timer(now);
-  // The leader is lost for certain: what failed now is tried again as soon as everybody had a turn.
-  if (now < hasty_until_) election_due_ = now + options_.stagger * static_cast<std::int64_t>(voters());
+  // The leader is lost for certain: who is asked too early, before it has noticed, is asked again soon. A vote for real
+  // has its time: it waits for two disks.
+  if (!for_real && now < hasty_until_) election_due_ = now + options_.stagger * static_cast<std::int64_t>(voters());
   role_ = for_real ? Role::candidate : Role::pre_candidate;
   is_handover_ = is_handover;
   leader_ = {};
@@ -206,7 +207,20 @@ void Core::handle_vote(const Message& message, Instant now) {
   }
   if (!is_real) {
     reply.refused = message.term <= hard_.term || !is_up_to_date(message);
-    if (!reply.refused) reply.term = message.term;
+    // Two that ask each other would both be told yes, and share the votes: the one with the smaller log gives way, of equal
+    // ones that with the larger id.
+    const bool is_even = std::pair(message.log_term, message.index) == std::pair(log_.last_term(), log_.last());
+    if (role_ == Role::pre_candidate && is_even && options_.self < message.from) reply.refused = true;
+    if (!reply.refused) {
+      reply.term = message.term;
+      if (role_ == Role::pre_candidate) {
+        role_ = Role::follower;
+        voted_for_us_.clear();
+        out_.changed = true;
+      }
+      // Whoever has been told that it would win shall have the time to.
+      election_due_ = std::max(election_due_, now + 2 * options_.heartbeat);
+    }
     send_when_durable(std::move(reply));
     return;
   }

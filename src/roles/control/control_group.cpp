@@ -91,7 +91,8 @@ Status ControlRoleImpl::open_group() {
   replica.listen = options_.peer_listen.empty() ? own->address : options_.peer_listen;
   options_.peer_listen = own == members->end() ? replica.listen : own->address;
   replica.note = own_note();
-  replica.term_min = *term;
+  // One that joins takes the term of those that are there; a higher one would end their leader's.
+  if (!options_.peer_join) replica.term_min = *term;
   replica.election_timeout = options_.election_timeout;
   replica.heartbeat = options_.election_timeout / 5;
   consensus::ReplicaHooks hooks;

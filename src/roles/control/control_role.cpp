@@ -152,9 +152,19 @@ Result<Term> ControlRoleImpl::next_term() {
   return term;
 }
 
+io::Action ControlRoleImpl::close_ports() {
+  if (form_) co_await form_->close(Duration::zero());
+  if (admin_) co_await admin_->close(Duration::zero());
+}
+
 void ControlRoleImpl::abandon() {
+  stopping_ = true;
   if (group_) group_->close();
   if (cluster_) cluster_->close();
+  io::TaskGroup closing(loop_, "control");
+  closing.spawn(close_ports());
+  // The caller is a handler of the loop: turns inside it, until the listeners are gone.
+  while (!closing.empty()) loop_.context().poll();
   tasks_.drain_now();
 }
 

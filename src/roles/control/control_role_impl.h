@@ -94,6 +94,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   Result<std::vector<Function>> read_functions();
   Result<Term> next_term();
   Status open_alone();
+  io::Action close_ports();
   // A conductor of `term` with `functions`, in place of the one there was.
   void make_conductor(Term term, std::vector<Function> functions);
   [[nodiscard]] std::vector<store::Write> writes_of(const core::CatalogCommand& command) const;
