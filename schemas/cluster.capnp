@@ -131,7 +131,17 @@ struct WorkerMessage {
     sandboxChanged @1 :SandboxStatus;
     # It wants to leave: no new sandboxes, the old ones are being drained.
     leaving @2 :Void;
+    # What images it has. After the hello, and whenever it has changed.
+    images @3 :NodeImages;
   }
+}
+
+# The images of a node.
+struct NodeImages {
+  # As functions call them.
+  images @0 :List(Text);
+  # The last prefetches that went wrong: by image, why. Names are unique.
+  failed @1 :List(Pair);
 }
 
 # How busy a node is.
@@ -178,6 +188,8 @@ struct SandboxStatus {
   ageNs @7 :Int64;
   # Why it is gone; the cause is `none` until then.
   end @8 :SandboxEnd;
+  # What the reference of its image stood for; empty = not known, or no reference.
+  imageDigest @9 :Text;
 }
 
 # Where a sandbox is reached. A data plane with the same host id takes `direct`, any other `published`.
@@ -251,7 +263,17 @@ struct WorkerOrder {
     start @0 :StartSandbox;
     # Stop one. For an unknown sandbox, answer that it is gone.
     stop @1 :StopSandbox;
+    # Get an image. What became of it is told with the node's images.
+    prefetch @2 :PrefetchImage;
   }
+}
+
+# An order to get an image.
+struct PrefetchImage {
+  # Of the leader that orders it.
+  term @0 :UInt64;
+  # As functions call it.
+  image @1 :Text;
 }
 
 # An order to start a sandbox.
@@ -266,6 +288,8 @@ struct StartSandbox {
   revision @3 :UInt32;
   # All there is to know about the revision.
   spec @4 :RevisionSpec;
+  # What the image's reference has stood for since the revision's first start; empty = not known yet.
+  imageDigest @5 :Text;
 }
 
 # An order to stop a sandbox.
@@ -318,6 +342,10 @@ struct RevisionSpec {
   constraints @14 :List(Text);
   # Empty = the worker's default.
   runtime @15 :Text;
+  # UID[:GID] or NAME[:GROUP] of the image; empty = the image's own.
+  user @16 :Text;
+  # By file name, base64: files that only the function is shown. Names are unique.
+  secrets @17 :List(Pair);
 }
 
 # The limits of one function's requests. No duration is negative.

@@ -99,6 +99,41 @@ std::string to_lower(std::string_view text) {
   return lower;
 }
 
+namespace {
+constexpr std::string_view kBase64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+}  // namespace
+
+std::string encode_base64(std::string_view bytes) {
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t three = 0;
+    for (std::size_t k = 0; k < 3; ++k)
+      three = three << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+    for (std::size_t k = 0; k < 4; ++k)
+      text += i + k <= bytes.size() ? kBase64[three >> (18 - 6 * k) & 63] : '=';
+  }
+  return text;
+}
+
+std::optional<std::string> decode_base64(std::string_view text) {
+  if (text.size() % 4 != 0) return std::nullopt;
+  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
+  std::string bytes;
+  for (std::size_t i = 0; i < text.size(); i += 4) {
+    std::uint32_t three = 0;
+    for (std::size_t k = i; k < i + 4; ++k) {
+      const auto digit = k >= text.size() - padding ? 0 : kBase64.find(text[k]);
+      if (digit == std::string_view::npos) return std::nullopt;
+      three = three << 6 | static_cast<std::uint32_t>(digit);
+    }
+    for (int shift = 16; shift >= 0; shift -= 8) bytes += static_cast<char>(three >> shift & 255);
+  }
+  bytes.resize(bytes.size() - padding);
+  // One text for each content: the bits that padding leaves unused are 0.
+  if (encode_base64(bytes) != text) return std::nullopt;
+  return bytes;
+}
+
 std::string format_bytes(Bytes bytes) {
   const auto value = static_cast<double>(bytes.value);
   if (bytes.value < 1024) return fmt::format("{} B", bytes.value);

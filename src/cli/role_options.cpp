@@ -156,6 +156,7 @@ void bind_node(Binder& bind, NodeOptions& options) {
   bind.text("registry_auth", options.registry_auth);
   options.insecure_registries = bind.settings()["insecure_registry"].texts;
   bind.flag("root_writable", options.root_writable);
+  bind.flag("user_namespaces", options.user_namespaces);
   bind.text("oci_program", options.oci_program);
   bind.text("containerd_address", options.containerd_address);
   bind.flag("shared_shim", options.shared_shim);

@@ -66,7 +66,9 @@ void add_node(Table& table, const std::string& section) {
                    {"never", "missing", "always"}});
   table.push_back({section, "registry_auth", "FILE", "/etc/dirigent/auth.json", "registry credentials, as docker login writes them"});
   table.push_back({section, "insecure_registry", "HOST[:PORT]", "", "registry that speaks plain HTTP", true});
-  table.push_back({section, "root_writable", "", "false", "containers get a private writable layer (runtime \"oci\")"});
+  table.push_back({section, "root_writable", "", "false", "containers get a private writable layer (runtimes \"oci\" and \"containerd\")"});
+  table.push_back({section, "user_namespaces", "", "false",
+                   "containers get user ids of their own, which they see as 0 and up (runtimes \"oci\" and \"containerd\")"});
   table.push_back({section, "oci_program", "PROGRAM", "", "crun or runc (without it: crun if it is there; containerd's default)"});
   table.push_back({section, "containerd_address", "PATH", "/run/containerd/containerd.sock", "where containerd listens"});
   table.push_back({section, "shared_shim", "", "false", "one containerd shim for all sandboxes: faster and smaller, but one failure for all"});

@@ -74,6 +74,7 @@ roles::RuntimeChoice runtime_choice(const NodeOptions& options) {
   choice.images.auth_file = options.registry_auth;
   choice.images.insecure_registries = options.insecure_registries;
   choice.root_writable = options.root_writable;
+  choice.user_namespaces = options.user_namespaces;
   choice.oci_program = options.oci_program;
   choice.containerd_address = options.containerd_address;
   choice.shared_shim = options.shared_shim;

@@ -207,6 +207,8 @@ void Conductor::worker_said(SessionId session, const WorkerMessage& message, Ins
     node->usage = heartbeat->usage;
   } else if (const auto* changed = std::get_if<SandboxChanged>(&message)) {
     observed(*node, changed->status, work);
+  } else if (const auto* images = std::get_if<NodeImages>(&message)) {
+    fleet_.set_images(*node, *images);
   } else {
     fleet_.set_leaving(*node);
     // Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
@@ -242,6 +244,23 @@ Status Conductor::set_schedulable(const NodeId& id, bool schedulable, Instant no
   }
   flush_routes(work);
   return {};
+}
+
+Result<std::vector<NodeId>> Conductor::prefetch(const std::string& image, const std::optional<NodeId>& node, ConductorEffects& effects) {
+  std::vector<NodeId> asked;
+  if (node && fleet_.find_node(*node) == nullptr)
+    return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", *node);
+  for (const auto& [id, one] : fleet_.nodes()) {
+    const bool is_meant = node ? id == *node : one.schedulable();
+    if (!is_meant || !one.session) continue;
+    // What went wrong before says nothing of this attempt.
+    fleet_.find_node(id)->images.failed.erase(image);
+    effects.worker_orders.emplace_back(*one.session, PrefetchImage{options_.term, image});
+    asked.push_back(id);
+  }
+  if (asked.empty())
+    return failure(ErrorCode::not_found, "no node is connected that could get the image {} (list them: dirigent ctl nodes)", image);
+  return asked;
 }
 
 void Conductor::node_gone(const NodeId& id, Work& work) {

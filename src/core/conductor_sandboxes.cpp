@@ -9,6 +9,10 @@
 namespace dirigent::core {
 
 void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
+  if (!status.image_digest.empty() && catalog_.find(status.function) != nullptr) {
+    // The first one says it for all nodes; a worker that always asks the registry may have another, and keeps it.
+    control_of(status.function).image_digests.try_emplace(status.revision, status.image_digest);
+  }
   Sandbox* sandbox = fleet_.find(status.id);
   if (sandbox != nullptr && sandbox->node != node.info.id) return;  // an id of another node: not this worker's to report
   if (sandbox == nullptr) {

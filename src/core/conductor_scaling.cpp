@@ -225,8 +225,10 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
   if (!is_spare) control.no_room_since.reset();
   control.last_placement = *decision;
   const Node* node = fleet_.find_node(decision->node);
+  const auto digest = control.image_digests.find(revision.number);
   work.effects.worker_orders.emplace_back(*node->session,
-                                          StartSandbox{options_.term, id, function.name, revision.number, revision.spec});
+                                          StartSandbox{options_.term, id, function.name, revision.number, revision.spec,
+                                                       digest == control.image_digests.end() ? "" : digest->second});
   work.effects.changed.insert(function.name);
   return Start::ordered;
 }

@@ -64,6 +64,12 @@ void Fleet::set_cordoned(Node& node, bool cordoned) {
   index(node);
 }
 
+void Fleet::set_images(Node& node, NodeImages images) {
+  node.images = std::move(images);
+  std::sort(node.images.images.begin(), node.images.images.end());
+  index(node);
+}
+
 void Fleet::set_leaving(Node& node) {
   node.leaving = true;
   index(node);
@@ -90,6 +96,7 @@ policy::NodeView Fleet::view_of(const Node& node) {
   view.pending = node.pending;
   view.starts_max = node.info.starts_max;
   view.labels = node.info.labels;
+  view.images = node.images.images;
   return view;
 }
 

@@ -20,6 +20,7 @@ SandboxStatus Keeper::status_of(const Kept& kept, Instant now) const {
   status.phases = kept.phases;
   status.age = now - kept.accepted_at;
   status.end = kept.end;
+  status.image_digest = kept.image_digest;
   return status;
 }
 
@@ -65,6 +66,10 @@ void Keeper::ordered(const WorkerOrder& order, Instant now, KeeperEffects& effec
     }
     return;
   }
+  if (const auto* prefetch = std::get_if<PrefetchImage>(&order)) {
+    effects.prefetches.push_back(prefetch->image);
+    return;
+  }
   const SandboxId id = std::get<StopSandbox>(order).id;
   const auto found = sandboxes_.find(id);
   if (found == sandboxes_.end()) {
@@ -92,6 +97,7 @@ void Keeper::adopt(StartSandbox order, LaunchedAt at, Instant launched_at, bool 
   kept.order = std::move(order);
   kept.accepted_at = kept.launched_at = launched_at;
   kept.address = std::move(at.address);
+  kept.image_digest = std::move(at.image_digest);
   kept.phases = at.phases;
   kept.step = is_ready ? Step::serving : Step::probing;
   kept.state = is_ready ? SandboxState::ready : SandboxState::starting;
@@ -189,6 +195,7 @@ void Keeper::launched(SandboxId id, Result<LaunchedAt> outcome, Instant now, Kee
     return;
   }
   kept.address = std::move(outcome->address);
+  kept.image_digest = std::move(outcome->image_digest);
   const Duration waited_in_line = kept.launched_at - kept.accepted_at;
   kept.phases = outcome->phases;
   kept.phases.create += waited_in_line;

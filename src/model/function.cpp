@@ -66,6 +66,25 @@ Status no_zero_byte(std::string_view field, std::string_view value) {
   if (value.find('\0') == std::string_view::npos) return {};
   return failure(ErrorCode::invalid_argument, "{} contains a zero byte", field);
 }
+// Their contents are in no message.
+Status validate_secrets(const std::map<std::string, std::string>& secrets) {
+  constexpr std::size_t kSecretsMax = 64;
+  constexpr std::size_t kBytesMax = 64 * 1024;
+  std::size_t bytes = 0;
+  for (const auto& [name, text] : secrets) {
+    const bool fine = std::all_of(name.begin(), name.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    });
+    if (!fine || name.empty() || name.size() > 64 || name.starts_with('.'))
+      return failure(ErrorCode::invalid_argument, "secret \"{}\" is no file name of 1..64 of [A-Za-z0-9._-] that begins without a dot", name);
+    if (!decode_base64(text)) return failure(ErrorCode::invalid_argument, "secret \"{}\" is not base64", name);
+    bytes += text.size();
+  }
+  if (secrets.size() > kSecretsMax || bytes > kBytesMax)
+    return failure(ErrorCode::invalid_argument, "{} secrets with {} bytes in base64 are too much: at most {} with {} bytes are possible",
+                   secrets.size(), bytes, kSecretsMax, kBytesMax);
+  return {};
+}
 
 }  // namespace
 
@@ -96,6 +115,9 @@ Status validate(const RevisionSpec& spec) {
     }
     if (auto status = no_zero_byte("environment variable " + name, name + value); !status) return status;
   }
+  if (Status status = validate_secrets(spec.secrets); !status) return status;
+  if (spec.user.size() > 256 || std::any_of(spec.user.begin(), spec.user.end(), [](char c) { return static_cast<unsigned char>(c) <= 0x20; }))
+    return failure(ErrorCode::invalid_argument, "user is not UID[:GID] or NAME[:GROUP] with at most 256 characters");
   for (const auto& argument : spec.arguments) {
     if (auto status = no_zero_byte("an argument", argument); !status) return status;
   }

@@ -22,6 +22,8 @@ std::optional<WorkerMessage> read_one(Faults& faults, schema::WorkerMessage::Rea
     case schema::WorkerMessage::HEARTBEAT: return NodeHeartbeat{read(faults, from.getHeartbeat())};
     case schema::WorkerMessage::SANDBOX_CHANGED: return SandboxChanged{read(faults, from.getSandboxChanged())};
     case schema::WorkerMessage::LEAVING: return WorkerLeaving{};
+    case schema::WorkerMessage::IMAGES:
+      return NodeImages{read_texts(from.getImages().getImages()), read_pairs(faults, from.getImages().getFailed(), "NodeImages.failed")};
   }
   return std::nullopt;
 }
@@ -31,9 +33,10 @@ std::optional<WorkerOrder> read_one(Faults& faults, schema::WorkerOrder::Reader 
     case schema::WorkerOrder::START: {
       const auto start = from.getStart();
       return StartSandbox{Term{start.getTerm()}, SandboxId{start.getId()}, FunctionName{faults.id(start.getFunction(), "StartSandbox.function")},
-                          RevisionNumber{start.getRevision()}, read(faults, start.getSpec())};
+                          RevisionNumber{start.getRevision()}, read(faults, start.getSpec()), text(start.getImageDigest())};
     }
     case schema::WorkerOrder::STOP: return StopSandbox{Term{from.getStop().getTerm()}, SandboxId{from.getStop().getId()}};
+    case schema::WorkerOrder::PREFETCH: return PrefetchImage{Term{from.getPrefetch().getTerm()}, text(from.getPrefetch().getImage())};
   }
   return std::nullopt;
 }
@@ -156,7 +159,12 @@ Result<DataPlaneHello> read(schema::DataPlaneHello::Reader from) {
 void write(schema::WorkerMessage::Builder to, const WorkerMessage& from) {
   std::visit(Overloaded{[&](const NodeHeartbeat& heartbeat) { write(to.initHeartbeat(), heartbeat.usage); },
                         [&](const SandboxChanged& changed) { write(to.initSandboxChanged(), changed.status); },
-                        [&](const WorkerLeaving&) { to.setLeaving(); }},
+                        [&](const WorkerLeaving&) { to.setLeaving(); },
+                        [&](const NodeImages& images) {
+                          auto builder = to.initImages();
+                          write_texts(builder.initImages(count(images.images.size())), images.images);
+                          write_pairs(builder.initFailed(count(images.failed.size())), images.failed);
+                        }},
              from);
 }
 
@@ -168,11 +176,17 @@ void write(schema::WorkerOrder::Builder to, const WorkerOrder& from) {
                           start.setFunction(text(order.function.value));
                           start.setRevision(order.revision.value);
                           write(start.initSpec(), order.spec);
+                          start.setImageDigest(text(order.image_digest));
                         },
                         [&](const StopSandbox& order) {
                           auto stop = to.initStop();
                           stop.setTerm(order.term.value);
                           stop.setId(order.id.value);
+                        },
+                        [&](const PrefetchImage& order) {
+                          auto prefetch = to.initPrefetch();
+                          prefetch.setTerm(order.term.value);
+                          prefetch.setImage(text(order.image));
                         }},
              from);
 }

@@ -132,6 +132,7 @@ void write(schema::SandboxStatus::Builder to, const SandboxStatus& from) {
   write(to.initPhases(), from.phases);
   to.setAgeNs(from.age.count());
   write(to.initEnd(), from.end);
+  to.setImageDigest(text(from.image_digest));
 }
 SandboxStatus read(Faults& faults, schema::SandboxStatus::Reader from) {
   SandboxStatus to;
@@ -144,6 +145,7 @@ SandboxStatus read(Faults& faults, schema::SandboxStatus::Reader from) {
   to.phases = read(faults, from.getPhases());
   to.age = faults.duration(from.getAgeNs(), "SandboxStatus.ageNs");
   to.end = read(faults, from.getEnd());
+  to.image_digest = text(from.getImageDigest());
   return to;
 }
 
@@ -242,6 +244,8 @@ void write(schema::RevisionSpec::Builder to, const RevisionSpec& from) {
   write_pairs(to.initLabels(count(from.labels.size())), from.labels);
   write_texts(to.initConstraints(count(from.constraints.size())), from.constraints);
   to.setRuntime(text(from.runtime));
+  to.setUser(text(from.user));
+  write_pairs(to.initSecrets(count(from.secrets.size())), from.secrets);
 }
 RevisionSpec read(Faults& faults, schema::RevisionSpec::Reader from) {
   RevisionSpec to;
@@ -261,6 +265,8 @@ RevisionSpec read(Faults& faults, schema::RevisionSpec::Reader from) {
   to.labels = read_pairs(faults, from.getLabels(), "RevisionSpec.labels");
   to.constraints = read_texts(from.getConstraints());
   to.runtime = text(from.getRuntime());
+  to.user = text(from.getUser());
+  to.secrets = read_pairs(faults, from.getSecrets(), "RevisionSpec.secrets");
   return to;
 }
 

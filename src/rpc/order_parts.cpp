@@ -18,7 +18,7 @@ constexpr std::size_t kTextBytes = 8;  // terminator and padding of a text
 std::size_t weight(const std::string& text) { return text.size() + kTextBytes; }
 std::size_t weight(const SandboxAddress& address) { return 40 + weight(address.direct) + weight(address.published) + weight(address.host_id); }
 std::size_t weight(const SandboxStatus& status) {
-  return 240 + weight(status.function.value) + weight(status.address) + weight(status.end.detail) + weight(status.end.last_output);
+  return 240 + weight(status.function.value) + weight(status.address) + weight(status.end.detail) + weight(status.end.last_output) + weight(status.image_digest);
 }
 std::size_t weight(const Pairs& pairs) {
   std::size_t sum = 16;
@@ -32,7 +32,7 @@ std::size_t weight(const std::vector<std::string>& texts) {
 }
 std::size_t weight(const RevisionSpec& spec) {
   return 480 + weight(spec.image) + weight(spec.arguments) + weight(spec.environment) + weight(spec.working_directory) + weight(spec.ready_path) +
-         weight(spec.labels) + weight(spec.constraints) + weight(spec.runtime);
+         weight(spec.labels) + weight(spec.constraints) + weight(spec.runtime) + weight(spec.user) + weight(spec.secrets);
 }
 std::size_t weight(const FunctionRoute& route) {
   std::size_t sum = 160 + weight(route.function.value) + weight(route.unavailable_detail);
@@ -64,10 +64,12 @@ std::size_t weight(const WorkerHello& hello) {
 }
 std::size_t weight(const WorkerMessage& message) {
   if (const auto* changed = std::get_if<SandboxChanged>(&message)) return 16 + weight(changed->status);
+  if (const auto* images = std::get_if<NodeImages>(&message)) return 48 + weight(images->images) + weight(images->failed);
   return 64;
 }
 std::size_t weight(const WorkerOrder& order) {
-  if (const auto* start = std::get_if<StartSandbox>(&order)) return 64 + weight(start->function.value) + weight(start->spec);
+  if (const auto* start = std::get_if<StartSandbox>(&order)) return 64 + weight(start->function.value) + weight(start->spec) + weight(start->image_digest);
+  if (const auto* prefetch = std::get_if<PrefetchImage>(&order)) return 48 + weight(prefetch->image);
   return 40;
 }
 std::size_t weight(const DataPlaneMessage& message) {

@@ -185,6 +185,8 @@ TEST_CASE("deploy: flags become the fields of the API") {
   CHECK_CONTAINS(body_error({"f.team", "-i", "x", "--tag", "canary"}), R"("name":"canary--f.team")");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--body-max", "6MiB"}), R"("body_max":"6MiB")");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--no-scale-to-zero"}), R"("scale_to_zero":false)");
+  CHECK_CONTAINS(body_error({"f", "-i", "x", "--secret", "key=e"}), R"("secrets":{"key":")");
+  CHECK_CONTAINS(body_error({"f", "-i", "x", "--secret", "key"}), "NAME=FILE");
   CHECK_CONTAINS(body_error({"f", "-i", "x", "--env-file", "e"}), R"("environment":{"A":"1","B ":" 2"})");
 }
 

@@ -116,6 +116,17 @@ class FakeControlService final : public roles::ControlService {
   }
 
   std::vector<roles::NodeView> nodes() override { return node_list; }
+  Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) override {
+    std::vector<NodeId> asked;
+    for (auto& one : node_list) {
+      if (node && one.info.id != *node) continue;
+      one.images.images.push_back(image);
+      asked.push_back(one.info.id);
+    }
+    if (asked.empty()) return failure(ErrorCode::not_found, "no node is connected that could get the image {}", image);
+    return asked;
+  }
+
   Status set_schedulable(const NodeId& id, bool schedulable) override {
     for (auto& node : node_list) {
       if (node.info.id != id) continue;

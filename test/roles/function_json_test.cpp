@@ -22,6 +22,8 @@ RevisionSpec every_field_set() {
   spec.arguments = {"a", "b \"c\""};
   spec.environment = {{"K", "v=1"}, {"ZAHL", "ä"}};
   spec.working_directory = "/srv";
+  spec.user = "app:staff";
+  spec.secrets = {{"key.pem", "AAH/"}};
   spec.port = 81;
   spec.protocol = HttpProtocol::h2c;
   spec.ready_path = "/ready";

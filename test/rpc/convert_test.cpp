@@ -31,6 +31,7 @@ SandboxStatus full_status() {
   status.address = full_address();
   status.phases = full_phases();
   status.age = 14h;
+  status.image_digest = "sha256:2";
   status.end = SandboxEnd{EndCause::out_of_memory, -15, 9, "killed", std::string("last\0line\xff", 10)};
   return status;
 }
@@ -52,6 +53,8 @@ RevisionSpec full_spec() {
   spec.arguments = {"-a", "", "b c"};
   spec.environment = {{"A", "1"}, {"B", ""}};
   spec.working_directory = "/srv";
+  spec.user = "app:staff";
+  spec.secrets = {{"key.pem", "AAH/"}};
   spec.port = 65535;
   spec.protocol = HttpProtocol::h2c;
   spec.ready_path = "/ready";
@@ -179,31 +182,36 @@ TEST_CASE("convert: a data plane's hello arrives with every field") {
 
 TEST_CASE("convert: a worker's messages arrive with every field") {
   const NodeUsage usage{{Millicpu{1}, Bytes{2}}, 3};
-  const auto got = round_trip_list<schema::WorkerMessage>(std::vector<WorkerMessage>{NodeHeartbeat{usage}, SandboxChanged{full_status()}, WorkerLeaving{}});
+  const NodeImages images{{"tar:/a", "host/b:1"}, {{"c:2", "no such host"}}};
+  const auto got = round_trip_list<schema::WorkerMessage>(std::vector<WorkerMessage>{NodeHeartbeat{usage}, SandboxChanged{full_status()}, WorkerLeaving{}, images});
   REQUIRE(got);
-  REQUIRE(got->size() == 3);
+  REQUIRE(got->size() == 4);
   CHECK(std::get<NodeHeartbeat>((*got)[0]).usage == usage);
   CHECK(std::get<SandboxChanged>((*got)[1]).status == full_status());
   CHECK(std::holds_alternative<WorkerLeaving>((*got)[2]));
+  CHECK(std::get<NodeImages>((*got)[3]) == images);
 }
 
 TEST_CASE("convert: a worker's orders arrive with every field") {
-  const StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec()};
-  const auto got = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start, StopSandbox{Term{4}, SandboxId{5}}});
+  const StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), "sha256:1"};
+  const auto got = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start, StopSandbox{Term{4}, SandboxId{5}}, PrefetchImage{Term{6}, "host/b:1"}});
   REQUIRE(got);
-  REQUIRE(got->size() == 2);
+  REQUIRE(got->size() == 3);
   const auto& started = std::get<StartSandbox>((*got)[0]);
   CHECK(started.term.value == 1);
   CHECK(started.id.value == 2);
   CHECK(started.function.value == "f");
   CHECK(started.revision.value == 3);
   CHECK(started.spec == full_spec());
+  CHECK(started.image_digest == "sha256:1");
+  CHECK(std::get<PrefetchImage>((*got)[2]).term.value == 6);
+  CHECK(std::get<PrefetchImage>((*got)[2]).image == "host/b:1");
   CHECK(std::get<StopSandbox>((*got)[1]).term.value == 4);
   CHECK(std::get<StopSandbox>((*got)[1]).id.value == 5);
 }
 
 TEST_CASE("convert: a target that is not set stays not set") {
-  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec()};
+  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
   start.spec.scaling.target.reset();
   const auto got = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start});
   REQUIRE(got);
@@ -318,7 +326,7 @@ TEST_CASE("convert: loads and settings that are not numbers are refused") {
   REQUIRE(!load);
   CHECK(load.error().message.starts_with("FunctionLoad.averageConcurrency is"));
 
-  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec()};
+  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
   start.spec.scaling.scale_up_rate_max = std::numeric_limits<double>::infinity();
   const auto order = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start});
   REQUIRE(!order);
@@ -380,7 +388,7 @@ TEST_CASE("convert: a large update of routes is cut into parts and put together 
 }
 
 TEST_CASE("convert: the weight of a message is near what it takes on the wire") {
-  const WorkerOrder order = StartSandbox{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec()};
+  const WorkerOrder order = StartSandbox{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
   capnp::MallocMessageBuilder message;
   write(message.initRoot<schema::WorkerOrder>(), order);
   const auto real = message.sizeInWords() * sizeof(capnp::word);

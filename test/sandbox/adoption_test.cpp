@@ -244,6 +244,8 @@ TEST_CASE("adoption: without a worker in time everything ends") {
   worker.kill();
   Harness harness;
   CHECK(harness.until([&] { return leftovers(node.value).empty(); }, 20s));
+  OpenRuntime again(harness, make_runtime(name, harness, node, 100ms));
+  CHECK(again.runtime->take_adopted().empty());
 }
 
 }  // namespace dirigent::sandbox::test

@@ -101,7 +101,7 @@ TestImage::Blobs TestImage::blobs() const {
                                                   : "application/vnd.oci.image.layer.v1.tar";
     manifest_layers.push_back({{"mediaType", type}, {"digest", sha256_of(bytes)}, {"size", bytes.size()}});
   }
-  Json inner = {{"Entrypoint", entrypoint}, {"Cmd", command}, {"Env", environment}, {"WorkingDir", working_directory}};
+  Json inner = {{"Entrypoint", entrypoint}, {"Cmd", command}, {"Env", environment}, {"WorkingDir", working_directory}, {"User", user}};
   blobs.config = Json{{"architecture", kArchitecture}, {"os", "linux"}, {"config", inner},
                       {"rootfs", {{"type", "layers"}, {"diff_ids", diff_ids}}}}.dump();
   blobs.config_digest = sha256_of(blobs.config);

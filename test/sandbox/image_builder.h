@@ -36,6 +36,7 @@ struct TestImage {
   std::vector<std::string> command;
   std::vector<std::string> environment;
   std::string working_directory;
+  std::string user;
   Packing packing = Packing::gzip;
 
   // The blobs by digest, with the digest of the manifest first.

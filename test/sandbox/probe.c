@@ -206,6 +206,24 @@ int main(int count, char** arguments) {
     for (int i = 2; i + 1 < count; i += 2) try_connect(arguments[i], atoi(arguments[i + 1]));
   } else if (strcmp(what, "list") == 0) {
     for (int i = 2; i < count; ++i) list(arguments[i]);
+  } else if (strcmp(what, "groups") == 0) {
+    gid_t groups[64];
+    const int found = getgroups(64, groups);
+    printf("groups");
+    for (int i = 0; i < found; ++i) printf(" %d", (int)groups[i]);
+    printf("\n");
+  } else if (strcmp(what, "read") == 0) {
+    for (int i = 2; i < count; ++i) {
+      char text[256];
+      const int fd = open(arguments[i], O_RDONLY);
+      const ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+      text[size < 0 ? 0 : size] = '\0';
+      struct stat status = {0};
+      if (fd >= 0) fstat(fd, &status);
+      if (size < 0) printf("%s errno %d\n", arguments[i], errno);
+      else printf("%s \"%s\" mode %o own %d\n", arguments[i], text, status.st_mode & 07777, status.st_uid == getuid());
+      if (open(arguments[i], O_WRONLY) >= 0) printf("%s can be written\n", arguments[i]);
+    }
   } else if (strcmp(what, "exit") == 0) {
     if (count > 3) usleep((unsigned)atoi(arguments[3]) * 1000);
     fprintf(stderr, "leaving with %s\n", arguments[2]);

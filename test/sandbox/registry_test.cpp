@@ -163,6 +163,50 @@ TEST_CASE("registry: a tag that moves is followed by always and not by missing; 
   CHECK(content_of(missing.pull(registry.address() + "/thing@" + old_image.blobs().manifest_digest)) == "old");
 }
 
+TEST_CASE("registry: the digest that a revision has had from its first start goes before what the tag stands for") {
+  if (!has_registry()) return;
+  TemporaryDirectory first;
+  TemporaryDirectory second;
+  TestRegistry registry(false);
+  const std::string reference = registry.add(image_with("old"), "thing", "latest");
+  const auto pulled = ImageStore(options_in(first)).pull(reference);
+  REQUIRE(pulled.has_value());
+  const std::string digest = (*pulled)->digest;
+  registry.add(image_with("new"), "thing", "latest");
+  // Another node, which has never seen the old one.
+  ImageStore other(options_in(second));
+  CHECK(content_of(other.pull(reference, digest)) == "old");
+  CHECK(other.find(reference, digest) != nullptr);
+  CHECK(content_of(ImageStore(options_in(second, PullPolicy::never)).pull(reference, digest)) == "old");
+  // Whoever always asks is told what the tag stands for now.
+  ImageStore always(options_in(second, PullPolicy::always));
+  CHECK(content_of(always.pull(reference, digest)) == "new");
+  // A node that had another one gets the right one, too.
+  ImageStore moved(options_in(second));
+  CHECK(content_of(moved.pull(reference)) == "new");
+  CHECK(moved.find(reference, digest) == nullptr);
+  CHECK(content_of(moved.pull(reference, digest)) == "old");
+}
+
+TEST_CASE("registry: a store knows what it has by the names that were used, until its layers are removed") {
+  if (!has_registry()) return;
+  TemporaryDirectory directory;
+  TestRegistry registry(false);
+  const std::string reference = registry.add(image_with("named"), "team/thing", "1");
+  const std::string archive = image_with("packed").oci_archive().write(directory);
+  CHECK(ImageStore(options_in(directory)).names().empty());
+  {
+    ImageStore store(options_in(directory));
+    REQUIRE(store.pull(reference).has_value());
+    REQUIRE(store.tar(archive).has_value());
+    CHECK(store.names() == std::vector<std::string>{reference, "tar:" + archive});
+  }
+  ImageStore another(options_in(directory));
+  CHECK(another.names() == std::vector<std::string>{reference});
+  another.collect(Bytes{0});
+  CHECK(another.names().empty());
+}
+
 TEST_CASE("registry: credentials are asked for, checked and used") {
   if (!has_registry()) return;
   TemporaryDirectory directory;
@@ -217,8 +261,17 @@ TEST_CASE("registry: every runtime with images runs a pulled one") {
   process.images = options_in(directory);
   auto runtime = make_container_runtime(name, harness, "pulled", [&](auto& options) { options.images = options_in(directory); });
   OpenRuntime open(harness, runtime ? std::move(runtime) : make_process_runtime(harness.loop, process));
+  CHECK(harness.run(open.runtime->images()).value().empty());
+  CHECK(harness.run(open.runtime->prefetch(reference)).has_value());
+  CHECK(harness.run(open.runtime->images()).value() == std::vector<std::string>{reference});
+  CHECK(harness.run(open.runtime->prefetch("127.0.0.1:1/no/such:1")).error().code == ErrorCode::unavailable);
+  // It is here: the registry is not needed any more.
+  registry.stop();
   auto order = order_for(reference, {"exit", "4"});
   CHECK(open.launch_to_end(order).exit_code == 4);
+  const auto launched = open.launch(order_for(reference, {"stubborn"}));
+  REQUIRE(launched.has_value());
+  CHECK(launched->image_digest == probe_test_image().blobs().manifest_digest);
 }
 
 }  // namespace dirigent::sandbox::test

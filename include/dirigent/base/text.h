@@ -30,6 +30,9 @@ Result<Millicpu> parse_cpu(std::string_view text);
 std::vector<std::string_view> split(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
 std::string to_lower(std::string_view text);
+// With padding, as RFC 4648 has it; nothing else is decoded.
+std::string encode_base64(std::string_view bytes);
+std::optional<std::string> decode_base64(std::string_view text);
 // "4.0 KiB", "128 MiB".
 std::string format_bytes(Bytes bytes);
 

@@ -103,6 +103,7 @@ struct NodeOptions {
   std::string pull = "missing";        // never, missing, always
   std::string registry_auth = "/etc/dirigent/auth.json";
   std::vector<std::string> insecure_registries;
+  bool user_namespaces = false;
   bool root_writable = false;          // oci
   std::string oci_program;             // oci, containerd; "" = the runtime's choice
   std::string containerd_address = "/run/containerd/containerd.sock";

@@ -103,6 +103,8 @@ struct FunctionControl {
   std::optional<policy::ScalingDecision> last_scaling;
   std::optional<policy::PlacementDecision> last_placement;
   std::list<FunctionEvent> events;     // newest last, bounded
+  // What the image's reference of each revision stood for at its first start: every node uses the same from then on.
+  std::map<RevisionNumber, std::string> image_digests;
 
   [[nodiscard]] std::uint32_t waiting() const;
   [[nodiscard]] std::uint32_t in_flight() const;
@@ -136,6 +138,8 @@ class Conductor {
   void worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects);
   void worker_lost(SessionId session, Instant now, ConductorEffects& effects);
   Status set_schedulable(const NodeId& node, bool schedulable, Instant now, ConductorEffects& effects);
+  // Orders nodes to get an image: one, or all that take new sandboxes. Which. not_found: no such node, or none is connected.
+  Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node, ConductorEffects& effects);
 
   // --- data planes
   Status data_plane_joined(SessionId session, const DataPlaneHello& hello, Instant now, ConductorEffects& effects);

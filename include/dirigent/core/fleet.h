@@ -36,6 +36,7 @@ struct Node {
   bool cordoned = false;
   bool leaving = false;
   Histogram start_times;             // placed to ready, nanoseconds
+  NodeImages images;                 // as last told
 
   [[nodiscard]] bool schedulable() const { return session.has_value() && !cordoned && !leaving; }
   // As many sandboxes as may start here at a time are starting.
@@ -88,6 +89,7 @@ class Fleet {
   void forget(const NodeId& id);                                     // REQUIRES: no sandbox on it
   void set_cordoned(Node& node, bool cordoned);
   void set_leaving(Node& node);
+  void set_images(Node& node, NodeImages images);
   Node* find_node(const NodeId& id);
   Node* node_of(SessionId session);
   [[nodiscard]] const std::map<NodeId, Node>& nodes() const { return nodes_; }

@@ -43,6 +43,7 @@ struct KeeperEffects {
   std::vector<Launch> launches;
   std::vector<Probe> probes;
   std::vector<Remove> removals;
+  std::vector<std::string> prefetches;  // images
   std::vector<WorkerMessage> messages;  // to the control plane
 };
 
@@ -59,6 +60,7 @@ class Keeper {
   struct LaunchedAt {
     SandboxAddress address;
     StartPhases phases;
+    std::string image_digest{};
   };
   // A sandbox that an earlier life of this worker has launched, at `launched_at`, and that the runtime has taken over. One
   // that was ready is; another is probed until the deadline it has had from the beginning. Before the first message.
@@ -88,6 +90,7 @@ class Keeper {
     Instant launched_at{};
     SandboxAddress address;
     StartPhases phases;
+    std::string image_digest;
     SandboxEnd end;
     Duration probe_delay{};
     bool is_probing = false;                // a probe is under way

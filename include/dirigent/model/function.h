@@ -52,6 +52,8 @@ struct RevisionSpec {
   std::map<std::string, std::string> labels;
   std::vector<std::string> constraints;      // on node labels: "k=v", "k!=v"
   std::string runtime;                       // "" = the worker's default
+  std::string user;                          // UID[:GID] or NAME[:GROUP] of the image; "" = the image's own
+  std::map<std::string, std::string> secrets;  // by file name, base64: files of /run/secrets that nobody else is shown
 
   friend bool operator==(const RevisionSpec&, const RevisionSpec&) = default;
 };

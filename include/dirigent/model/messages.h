@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -33,9 +34,17 @@ struct NodeHeartbeat {
 struct SandboxChanged {
   SandboxStatus status;
 };
+// What images the node has, as far as it knows, by the names that functions call them; sent after the hello and whenever it
+// has changed. `failed`: the last prefetches that went wrong, and why.
+struct NodeImages {
+  std::vector<std::string> images;
+  std::map<std::string, std::string> failed;
+
+  friend bool operator==(const NodeImages&, const NodeImages&) = default;
+};
 // The worker wants to leave: no new sandboxes, the old ones are being drained.
 struct WorkerLeaving {};
-using WorkerMessage = std::variant<NodeHeartbeat, SandboxChanged, WorkerLeaving>;
+using WorkerMessage = std::variant<NodeHeartbeat, SandboxChanged, WorkerLeaving, NodeImages>;
 
 // --- control -> worker --------------------------------------------------------------------------------------------
 
@@ -46,13 +55,19 @@ struct StartSandbox {
   FunctionName function;
   RevisionNumber revision;
   RevisionSpec spec;
+  std::string image_digest;  // what the image's reference has stood for since the revision's first start; "" = not known yet
 };
 // Idempotent: for an unknown sandbox the answer is "gone".
 struct StopSandbox {
   Term term;
   SandboxId id;
 };
-using WorkerOrder = std::variant<StartSandbox, StopSandbox>;
+// The image shall be on the node. What became of it is told by NodeImages.
+struct PrefetchImage {
+  Term term;
+  std::string image;
+};
+using WorkerOrder = std::variant<StartSandbox, StopSandbox, PrefetchImage>;
 
 // --- data plane -> control ----------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ struct SandboxStatus {
   StartPhases phases;
   Duration age{};         // since it was created
   SandboxEnd end;         // once gone
+  std::string image_digest;  // what the reference of its image stood for; "" = not known, or no reference
 
   friend bool operator==(const SandboxStatus&, const SandboxStatus&) = default;
 };

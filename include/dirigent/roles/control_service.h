@@ -43,6 +43,7 @@ struct FunctionView {
 
 struct NodeView {
   NodeInfo info;
+  NodeImages images;
   std::string status;           // "ready", "silent", "cordoned", "draining"
   Resources reserved;
   NodeUsage usage;
@@ -110,6 +111,8 @@ class ControlService {
 
   virtual std::vector<NodeView> nodes() = 0;
   virtual Status set_schedulable(const NodeId& node, bool schedulable) = 0;
+  // Which nodes were asked to get the image; what became of it is in their views.
+  virtual Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) = 0;
   virtual std::vector<DataPlaneView> data_planes() = 0;
   virtual ClusterView cluster() = 0;
   // The settings a form registration starts from (the server-side default profile).

@@ -20,7 +20,8 @@ struct RuntimeChoice {
   std::string kind = "process";        // or "oci", "containerd", "simulated"
   std::uint32_t parked = 8;            // process: sandboxes prepared and idle; oci, containerd: networks
   sandbox::ImageOptions images;        // all but simulated
-  bool root_writable = false;          // oci
+  bool root_writable = false;          // oci, containerd
+  bool user_namespaces = false;        // oci, containerd
   std::string oci_program;             // oci, containerd: path or name of crun or runc; "" = the runtime's choice
   std::string containerd_address = "/run/containerd/containerd.sock";
   bool shared_shim = false;            // containerd

@@ -22,6 +22,7 @@ struct ContainerOptions {
   std::uint32_t starts_max = 8;            // container starts at a time; others wait their turn
   Bytes tmp_max = 64_MiB;                  // size of /tmp, and of what may be changed below a writable root
   bool root_writable = false;              // a private bounded layer above the image instead of a read-only root
+  bool user_namespaces = false;            // each sandbox gets ids of its own, which it sees as 0 and up
   Duration start_timeout = 30s;            // for a start, without unpacking or pulling its image
   std::string publish_host;                // the address told to other hosts; "" = sandboxes are not published
   std::uint16_t publish_port_first = 30'000;

@@ -21,6 +21,7 @@ namespace dirigent::sandbox {
 struct Launched {
   SandboxAddress address;
   StartPhases phases;  // create, network and start; the prober adds its own
+  std::string image_digest;  // what the reference of its image stood for; "" = it is none
 };
 
 // A sandbox of an earlier life of the node, which was killed.
@@ -30,6 +31,7 @@ struct AdoptedSandbox {
   StartPhases phases;
   Instant launched_at{};
   bool is_ready = false;  // it has answered its probe once
+  std::string image_digest;
 };
 
 struct LogLine {
@@ -60,6 +62,12 @@ class Runtime {
   // Starts the function; returns when its process runs (not yet: answers). On failure nothing of it is left.
   // The error's code: not_found = the image is not there, exhausted = no room, else start failed.
   virtual io::Task<Launched> launch(StartSandbox order) = 0;
+
+  // Brings an image to this node unless it is there. Errors as launch() has them. Images of other kinds than tar: and
+  // references are there or not.
+  virtual io::Task<void> prefetch(std::string image) = 0;
+  // The tar: images and references that are on the node, as far as is known, by the names that were used. May read files.
+  [[nodiscard]] virtual io::Task<std::vector<std::string>> images() = 0;
 
   // Ends the sandbox: TERM, `grace`, KILL; then removes everything it had. Idempotent; unknown ids succeed at once.
   // After it returns nothing of the sandbox is left and on_end has been called (or never will be).

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "cli/ctl/deploy_body.h"
+#include "cli/ctl/prefetch.h"
 #include "cli/ctl/verb.h"
 #include "cli/ctl/views.h"
 #include "dirigent/base/text.h"
@@ -169,6 +170,8 @@ int tell_result(VerbContext& context, const FunctionRow& function, std::string_v
   return 0;
 }
 
+constexpr Duration kPrefetchPatience = 10min;
+
 int deploy(VerbContext& context) {
   auto body = deploy_body(context.arguments, read_whole_file);
   if (!body) return context.misused(body.error().message);
@@ -181,6 +184,9 @@ int deploy(VerbContext& context) {
   const std::string space = dot == std::string::npos ? "default" : body->name.substr(dot + 1);
   if (!context.quiet) context.terminal.talk("Deploying {} in namespace {}\n", body->name.substr(0, dot), space);
 
+  if (context.arguments.is_on("prefetch")) {
+    if (const int status = prefetch_image(context, body->image, "", kPrefetchPatience); status != 0) return status;
+  }
   const Instant started = io::Loop::now();
   auto answer = context.client.call(
       "PUT",

@@ -33,6 +33,7 @@ const std::vector<FieldFlag>& field_flags() {
        Kind::text},
       {{"arg", 0, "WORD", "argument of the function's program (repeatable)", true}, "arguments", Kind::list},
       {{"env", 'e', "KEY=VALUE", "environment variable (repeatable)", true}, "environment", Kind::map},
+      {{"user", 0, "USER", "UID[:GID] or NAME[:GROUP] in the image [the image's own]"}, "user", Kind::text},
       {{"working-directory", 0, "DIR", "where the program starts"}, "working_directory", Kind::text},
       {{"ready-path", 0, "PATH", "GET this until it answers 2xx or 3xx [a TCP connect is enough]"},
        "ready_path",
@@ -182,6 +183,17 @@ Status apply_environment_file(const std::string& path, const ReadFile& read_file
   return {};
 }
 
+Status apply_secrets(const Arguments& arguments, const ReadFile& read_file, Json& body) {
+  for (const auto& text : arguments.values("secret")) {
+    auto pair = split_pair("secret", text);
+    if (!pair) return failure(ErrorCode::invalid_argument, "--secret \"{}\" is not of the form NAME=FILE", text);
+    auto content = read_file(pair->second);
+    if (!content) return failure(content.error());
+    body["secrets"][pair->first] = encode_base64(*content);
+  }
+  return {};
+}
+
 Result<Json> start_from_file(const Arguments& arguments, const ReadFile& read_file) {
   const auto path = arguments.value("file");
   if (!path) return Json::object();
@@ -205,10 +217,12 @@ const std::vector<Flag>& deploy_flags() {
         {"scale", 0, "MIN..MAX", "bounds of the number of sandboxes"},
         {"port", 'p', "[h2c:]N", "where the function listens, told to it as PORT [8080]"},
         {"env-file", 0, "FILE", "environment variables, one KEY=VALUE a line"},
+        {"secret", 0, "NAME=FILE", "the function finds the file's content in /run/secrets/NAME (repeatable); it is never shown", true},
         {"tag", 0, "TAG", "deploy beside NAME, as TAG--NAME; for requests with Knative-Serving-Tag: TAG"},
         {"scale-to-zero", 0, "", "--no-scale-to-zero keeps at least one sandbox"},
         {"verify", 0, "", "--no-verify moves the traffic without a test start"},
         {"create-only", 0, "", "fail when the function exists"},
+        {"prefetch", 0, "", "first get the image to all nodes"},
         {"wait", 0, "", "--no-wait returns when the registration is durable"},
         {"wait-timeout", 0, "DURATION", "longest wait for the test start [60s]"},
     };
@@ -228,6 +242,7 @@ Result<DeployBody> deploy_body(const Arguments& arguments, const ReadFile& read_
   if (const auto path = arguments.value("env-file")) {
     if (auto status = apply_environment_file(*path, read_file, body); !status) return failure(status.error());
   }
+  if (auto status = apply_secrets(arguments, read_file, body); !status) return failure(status.error());
   for (const FieldFlag& entry : field_flags()) {
     if (auto status = apply_field(entry, arguments, body); !status) return failure(status.error());
   }

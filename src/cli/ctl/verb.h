@@ -59,6 +59,7 @@ std::vector<Verb> watch_verbs();    // logs, events
 std::vector<Verb> trace_verbs();    // trace
 std::vector<Verb> top_verbs();      // top
 std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
+std::vector<Verb> prefetch_verbs(); // prefetch
 
 const std::vector<Verb>& all_verbs();
 const Verb* find_verb(std::string_view word);

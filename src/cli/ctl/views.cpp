@@ -153,6 +153,8 @@ void read(const Json& json, NodeRow& row) {
   take(json, "last_heard_ms", row.last_heard_ms);
   take(json, "joined_for_ms", row.joined_for_ms);
   take(json, "start_p50_ms", row.start_p50_ms);
+  take(json, "images", row.images);
+  take(json, "failed_prefetches", row.failed_prefetches);
 }
 
 void read(const Json& json, LogRow& row) {

@@ -94,6 +94,8 @@ struct NodeRow {
   std::int64_t memory_capacity = 0, memory_reserved = 0, memory_used = 0;  // bytes
   std::uint32_t sandboxes = 0;
   double last_heard_ms = 0, joined_for_ms = 0, start_p50_ms = 0;
+  std::vector<std::string> images;
+  std::map<std::string, std::string> failed_prefetches;
 };
 
 struct LogRow {

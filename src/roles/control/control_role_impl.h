@@ -56,6 +56,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) override;
   std::vector<NodeView> nodes() override;
   Status set_schedulable(const NodeId& node, bool schedulable) override;
+  Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) override;
   std::vector<DataPlaneView> data_planes() override;
   ClusterView cluster() override;
   ScalingProfile default_profile() override { return profile_; }

@@ -265,6 +265,7 @@ std::vector<NodeView> ControlRoleImpl::nodes() {
   for (const auto& [id, node] : conductor_->fleet().nodes()) {
     NodeView view;
     view.info = node.info;
+    view.images = node.images;
     view.status = !node.session ? "silent" : node.leaving ? "draining" : node.cordoned ? "cordoned" : "ready";
     view.reserved = node.reserved;
     view.usage = node.usage;
@@ -282,6 +283,13 @@ Status ControlRoleImpl::set_schedulable(const NodeId& node, bool schedulable) {
   Status status = conductor_->set_schedulable(node, schedulable, io::Loop::now(), effects);
   perform(std::move(effects));
   return status;
+}
+
+Result<std::vector<NodeId>> ControlRoleImpl::prefetch(const std::string& image, const std::optional<NodeId>& node) {
+  core::ConductorEffects effects;
+  auto asked = conductor_->prefetch(image, node, effects);
+  perform(std::move(effects));
+  return asked;
 }
 
 std::vector<DataPlaneView> ControlRoleImpl::data_planes() {

@@ -229,6 +229,8 @@ const std::vector<Field>& fields() {
       plain<MEMBER(labels)>("labels"),
       plain<MEMBER(constraints)>("constraints"),
       plain<MEMBER(runtime)>("runtime"),
+      plain<MEMBER(user)>("user"),
+      plain<MEMBER(secrets)>("secrets"),
   };
   return table;
 }
@@ -482,6 +484,32 @@ Result<std::optional<std::uint32_t>> decode_scale(std::string_view body) {
     return failure(ErrorCode::invalid_argument,
                    "field \"scale\" is missing: the body is {{\"scale\": N}} or {{\"scale\": null}}");
   return read_optional(*json, "scale");
+}
+
+Result<Prefetch> decode_prefetch(std::string_view body) {
+  auto json = parse_object(body);
+  if (!json) return failure(json.error());
+  Prefetch wanted;
+  for (const auto& [key, value] : json->items()) {
+    std::string text;
+    if (key != "image" && key != "node")
+      return failure(ErrorCode::invalid_argument, "unknown field \"{}\": the body is {{\"image\": IMAGE, \"node\": NAME}}", key);
+    if (key == "node" && value.is_null()) continue;
+    if (auto status = read(value, key, text); !status) return failure(status.error());
+    if (key == "image") {
+      wanted.image = std::move(text);
+      continue;
+    }
+    auto node = parse_node_id(text);
+    if (!node) return failure(node.error().within("field \"node\""));
+    wanted.node = std::move(*node);
+  }
+  auto image = parse_image(wanted.image);
+  if (!image) return failure(image.error().within("field \"image\""));
+  if (image->kind != ImageKind::tar && image->kind != ImageKind::reference)
+    return failure(ErrorCode::invalid_argument, "the image \"{}\" is no tar: and no reference: there is nothing to get ahead of time",
+                   wanted.image);
+  return wanted;
 }
 
 const std::vector<std::string>& spec_field_names() {

@@ -36,6 +36,13 @@ Result<RevisionSpec> decode_patch(std::string_view body, const RevisionSpec& bas
 // {"scale": N} or {"scale": null}.
 Result<std::optional<std::uint32_t>> decode_scale(std::string_view body);
 
+// {"image": IMAGE, "node": NAME or null}.
+struct Prefetch {
+  std::string image;
+  std::optional<NodeId> node;
+};
+Result<Prefetch> decode_prefetch(std::string_view body);
+
 // Every name a registration may use, for completion and suggestions.
 const std::vector<std::string>& spec_field_names();
 

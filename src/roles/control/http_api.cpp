@@ -126,6 +126,7 @@ class Api {
     if (parts.size() < 2 || parts[0] != "v1") co_return no_such_path(path);
     if (parts[1] == "functions") co_return co_await functions(std::move(request), std::move(parts));
     if (parts[1] == "nodes") co_return nodes(request, parts);
+    if (parts.size() == 2 && parts[1] == "prefetch") co_return prefetch(request);
     if (parts.size() == 2 && (parts[1] == "data-planes" || parts[1] == "cluster")) co_return cluster(request, parts[1]);
     co_return no_such_path(path);
   }
@@ -346,6 +347,17 @@ class Api {
       return problem(status.error(), near ? fmt::format("did you mean \"{}\"?", *near) : "list them with GET /v1/nodes");
     }
     return io::json_response(200, nodes_json(service_.nodes()));
+  }
+
+  // {"image": "...", "node": "..."}; without a node, all that take new sandboxes. The answer names those that were asked.
+  io::HttpResponse prefetch(const io::HttpRequest& request) {
+    if (request.method != "POST") return wrong_method(request.method, request.path(), "POST");
+    if (auto query = read_query(request, {}); !query) return problem(query.error());
+    auto wanted = decode_prefetch(request.body);
+    if (!wanted) return problem(wanted.error());
+    auto asked = service_.prefetch(wanted->image, wanted->node);
+    if (!asked) return problem(asked.error(), "list them with GET /v1/nodes");
+    return io::json_response(200, node_names_json(*asked));
   }
 
   io::HttpResponse cluster(const io::HttpRequest& request, std::string_view what) {

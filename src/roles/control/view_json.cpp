@@ -88,6 +88,10 @@ void put_url(Json& json, const FunctionName& name, std::string_view invoke_addre
 
 Json durable_json(const Function& function, std::string_view invoke_address) {
   Json json = Json::parse(encode_function(function));
+  // Only the state log has what is in them; readers see that they are there.
+  for (auto& revision : json["revisions"]) {
+    for (auto& secret : revision["spec"]["secrets"]) secret = nullptr;
+  }
   put_url(json, function.name, invoke_address);
   const Revision* shown = shown_revision(function);
   json["revision"] = shown != nullptr ? Json(shown->number.value) : Json();
@@ -202,6 +206,12 @@ std::string logs_json(const std::vector<ControlService::LogLine>& lines) {
   return print_json(Json{{"lines", std::move(array)}});
 }
 
+std::string node_names_json(const std::vector<NodeId>& nodes) {
+  Json names = Json::array();
+  for (const auto& node : nodes) names.push_back(node.value);
+  return print_json(Json{{"names", std::move(names)}});
+}
+
 std::string nodes_json(const std::vector<NodeView>& nodes) {
   Json array = Json::array();
   for (const auto& node : nodes) {
@@ -210,7 +220,8 @@ std::string nodes_json(const std::vector<NodeView>& nodes) {
                          {"capacity", resources_json(node.info.capacity)}, {"reserved", resources_json(node.reserved)},
                          {"used", resources_json(node.usage.used)}, {"sandboxes", node.sandboxes},
                          {"sandboxes_max", node.info.sandboxes_max}, {"last_heard_ms", ms(node.last_heard)},
-                         {"joined_for_ms", ms(node.joined_for)}, {"start_p50_ms", ms(node.start_p50)}});
+                         {"joined_for_ms", ms(node.joined_for)}, {"start_p50_ms", ms(node.start_p50)},
+                         {"images", node.images.images}, {"failed_prefetches", node.images.failed}});
   }
   return print_json(Json{{"nodes", std::move(array)}});
 }

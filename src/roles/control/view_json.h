@@ -24,6 +24,7 @@ std::string names_json(const std::vector<FunctionName>& names);
 std::string explanation_json(const FunctionName& name, const std::vector<std::string>& lines);
 std::string events_json(const std::vector<FunctionEvent>& events);
 std::string logs_json(const std::vector<ControlService::LogLine>& lines);
+std::string node_names_json(const std::vector<NodeId>& nodes);
 std::string nodes_json(const std::vector<NodeView>& nodes);
 std::string data_planes_json(const std::vector<DataPlaneView>& data_planes);
 std::string cluster_json(const ClusterView& cluster);

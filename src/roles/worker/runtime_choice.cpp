@@ -16,6 +16,7 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
   options.host_id = host_id;
   options.networks = choice.parked;
   options.root_writable = choice.root_writable;
+  options.user_namespaces = choice.user_namespaces;
   options.images = choice.images;
   options.publish_host = choice.publish_host;
   options.publish_port_first = choice.publish_port_first;

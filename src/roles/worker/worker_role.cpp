@@ -68,6 +68,8 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   void joined(Term term) override {
     is_joined_ = true;
     log_info("worker", "node {} joined the cluster, term {}", options_.node.id, term);
+    told_images_.reset();
+    tasks_.spawn(tell_images());
   }
   void ordered(std::vector<WorkerOrder> orders) override {
     core::KeeperEffects effects;
@@ -94,6 +96,8 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   io::Action launch(StartSandbox order);
   io::Action probe(core::KeeperEffects::Probe probe);
   io::Action remove(core::KeeperEffects::Remove removal);
+  io::Action prefetch(std::string image);
+  io::Action tell_images();
   io::Action heartbeat();
   asio::awaitable<io::HttpResponse, asio::io_context::executor_type> answer(io::HttpRequest request);
   std::string metrics() const;
@@ -108,6 +112,8 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   std::unique_ptr<io::HttpServer> admin_;
   bool is_joined_ = false;
   bool stopping_ = false;
+  std::optional<NodeImages> told_images_;  // to the control plane of this session
+  std::map<std::string, std::string> failed_prefetches_;
   std::uint64_t launches_ = 0;
   std::uint64_t launch_failures_ = 0;
   Histogram launch_times_;
@@ -131,7 +137,7 @@ io::Task<void> WorkerRoleImpl::open() {
   Status opened = co_await runtime_->open();
   if (!opened) co_return opened;
   for (auto& adopted : runtime_->take_adopted()) {
-    core::Keeper::LaunchedAt at{std::move(adopted.address), adopted.phases};
+    core::Keeper::LaunchedAt at{std::move(adopted.address), adopted.phases, std::move(adopted.image_digest)};
     at.address.host_id = options_.node.host_id;
     keeper_.adopt(std::move(adopted.order), std::move(at), adopted.launched_at, adopted.is_ready, io::Loop::now());
   }
@@ -165,6 +171,7 @@ void WorkerRoleImpl::perform(core::KeeperEffects effects) {
   }
   for (auto& launch_effect : effects.launches) tasks_.spawn(launch(std::move(launch_effect.order)));
   for (auto& probe_effect : effects.probes) tasks_.spawn(probe(std::move(probe_effect)));
+  for (auto& image : effects.prefetches) tasks_.spawn(prefetch(std::move(image)));
   for (auto& removal : effects.removals) tasks_.spawn(remove(removal));
   timer_.arm(keeper_.next_wakeup());
 }
@@ -177,6 +184,7 @@ void WorkerRoleImpl::tick() {
 
 io::Action WorkerRoleImpl::launch(StartSandbox order) {
   const SandboxId id = order.id;
+  const bool is_tar = order.spec.image.starts_with("tar:");
   const Instant began = io::Loop::now();
   ++launches_;
   Result<sandbox::Launched> launched = co_await runtime_->launch(std::move(order));
@@ -184,7 +192,8 @@ io::Action WorkerRoleImpl::launch(StartSandbox order) {
   Result<core::Keeper::LaunchedAt> outcome;
   if (launched) {
     launch_times_.record(io::Loop::now() - began);
-    outcome = core::Keeper::LaunchedAt{std::move(launched->address), launched->phases};
+    if (!launched->image_digest.empty() || is_tar) tasks_.spawn(tell_images());
+    outcome = core::Keeper::LaunchedAt{std::move(launched->address), launched->phases, std::move(launched->image_digest)};
     outcome->address.host_id = options_.node.host_id;
   } else {
     ++launch_failures_;
@@ -208,6 +217,29 @@ io::Action WorkerRoleImpl::remove(core::KeeperEffects::Remove removal) {
   core::KeeperEffects effects;
   keeper_.removed(removal.id, io::Loop::now(), effects);
   perform(std::move(effects));
+}
+
+io::Action WorkerRoleImpl::prefetch(std::string image) {
+  constexpr std::size_t kFailuresMax = 16;
+  std::string name = image;
+  Status done = co_await runtime_->prefetch(std::move(image));
+  failed_prefetches_.erase(name);
+  if (!done) {
+    log_warn("worker", "cannot prefetch {}: {}", name, done.error().message);
+    if (failed_prefetches_.size() >= kFailuresMax) failed_prefetches_.erase(failed_prefetches_.begin());
+    failed_prefetches_[name] = done.error().message;
+  }
+  told_images_.reset();  // whoever asked waits for a word, even if it is the same
+  co_await tell_images();
+}
+
+io::Action WorkerRoleImpl::tell_images() {
+  Result<std::vector<std::string>> names = co_await runtime_->images();
+  if (!names || !is_joined_) co_return;
+  NodeImages images{std::move(*names), failed_prefetches_};
+  if (told_images_ == images) co_return;
+  told_images_ = images;
+  client_->send(std::move(images));
 }
 
 io::Action WorkerRoleImpl::heartbeat() {

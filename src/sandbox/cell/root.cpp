@@ -300,6 +300,37 @@ Failure stack_overlay(wire::Isolation isolation, const Workshop& shop, const wir
   return make_tmp(tmp, order.tmp_bytes);
 }
 
+// The directory `name` in `parent`, never by way of a link: an image may have one there that leads out of its root.
+Failure make_own_directory(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0 && !S_ISDIR(status.st_mode) && ::unlink(path.c_str()) != 0)
+    return errno_failure("replace", path);
+  return make_directories(path);
+}
+
+// The order's secrets, on a tmpfs of their own that nobody writes to afterwards.
+Failure make_secrets(wire::Isolation isolation, const wire::Order& order, const std::string& root) {
+  if (order.secrets.empty()) return {};
+  const std::string directory = root + "/run/secrets";
+  if (Failure failure = make_own_directory(root + "/run")) return failure;
+  if (Failure failure = make_own_directory(directory)) return failure;
+  if (Failure failure = do_mount("secrets", directory, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=500,size=1m")) return failure;
+  for (std::size_t i = 0; i + 1 < order.secrets.size(); i += 2) {
+    const std::string path = directory + "/" + order.secrets[i];
+    const std::string& content = order.secrets[i + 1];
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
+    if (file < 0) return errno_failure("make", path);
+    const bool written = ::write(file, content.data(), content.size()) == static_cast<ssize_t>(content.size()) &&
+                         (isolation != wire::Isolation::full || ::fchown(file, order.uid, order.uid) == 0);
+    const Failure failure = written ? Failure{} : errno_failure("write", path);
+    ::close(file);
+    if (failure) return failure;
+  }
+  if (isolation == wire::Isolation::full && ::chown(directory.c_str(), order.uid, order.uid) != 0)
+    return errno_failure("hand over", directory);
+  return do_mount("none", directory, nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+}
+
 Failure remount_read_only(const std::string& path) {
   return do_mount("none", path, nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV);
 }
@@ -323,6 +354,7 @@ Failure enter_user_root(const wire::Order& order) {
     failure = make_tmp(shop.base + "/tmp", order.tmp_bytes);
     if (!failure && order.root == wire::RootKind::host) failure = fill_from_host(shop, order);
   }
+  if (!failure && order.root != wire::RootKind::empty) failure = make_secrets(wire::Isolation::user, order, root);
   if (!failure) failure = pivot_to(root);
   if (!failure && order.root != wire::RootKind::overlay) failure = remount_read_only("/");
   return failure;
@@ -350,8 +382,10 @@ Failure enter_full_root(const wire::Order& order, const std::vector<int>& trees)
     if (!failure) failure = make_tmp(root + "/tmp", order.tmp_bytes);
     if (!failure) failure = fill_from_host(shop, order);
     if (!failure) failure = move_dev_and_proc(shop, root);
+    if (!failure) failure = make_secrets(wire::Isolation::full, order, root);
     if (!failure) failure = remount_read_only(root);
   }
+  if (!failure && order.root == wire::RootKind::overlay) failure = make_secrets(wire::Isolation::full, order, root);
   if (failure) return failure;
   if (order.has_host_tree != 0 && ::umount2(host.c_str(), MNT_DETACH) != 0) return errno_failure("detach", host);
   // Not pivot_root, which looks at every process of the machine. What is left outside is the template, empty and

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -278,6 +279,20 @@ bool remove_tree(const std::string& path) {
   return ::rmdir(path.c_str()) == 0 || errno == ENOENT;
 }
 
+// Also removes the directories on which something was mounted.
+void unmount_in(const std::string& path) {
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) return;
+  while (const dirent* entry = ::readdir(directory)) {
+    const std::string name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    ::umount2((path + "/" + name).c_str(), MNT_DETACH);
+    ::rmdir((path + "/" + name).c_str());
+  }
+  ::closedir(directory);
+  ::rmdir(path.c_str());
+}
+
 // The worker is gone, with or without a farewell: nothing of it may stay.
 void Spawner::take_down() {
   if (listener >= 0) ::close(listener);
@@ -293,6 +308,7 @@ void Spawner::take_down() {
     }
   }
   if (host_mounts >= 0) ::setns(host_mounts, CLONE_NEWNS);
+  for (const auto& directory : configuration.mounts) unmount_in(directory);
   for (const auto& directory : configuration.cgroup_dirs) {
     // A cgroup is busy for a moment after its last process was reaped.
     for (int attempt = 0; attempt < 200 && !remove_tree(directory); ++attempt) ::usleep(10'000);

@@ -144,12 +144,13 @@ struct Configure {
   std::uint64_t tmp_bytes = 0;           // size of each cell's /tmp
   std::string node;
   std::string identity;                  // of workers that may take over: same build, runtime and settings
+  std::vector<std::string> mounts;       // directories of the host with mounts in them
   std::uint32_t adopt_ms = 0;            // how long sandboxes wait for a worker when theirs was killed; 0 = not at all
 
   void write(Writer& out) const {
     out.texts(cgroup_dirs).u32(gateway).text(nft_table).text(nft_publish_table);
     out.u8(static_cast<std::uint8_t>(isolation)).u64(tmp_bytes);
-    out.text(node).text(identity).u32(adopt_ms);
+    out.text(node).text(identity).texts(mounts).u32(adopt_ms);
   }
   static Configure read(Reader& in) {
     Configure c;
@@ -161,6 +162,7 @@ struct Configure {
     c.tmp_bytes = in.u64();
     c.node = in.text();
     c.identity = in.text();
+    c.mounts = in.texts();
     c.adopt_ms = in.u32();
     return c;
   }
@@ -201,6 +203,7 @@ struct Order {
   std::string builtin;                 // "hello"; "" = execute arguments[0]
   std::vector<std::string> arguments;
   std::vector<std::string> environment;  // "NAME=value"
+  std::vector<std::string> secrets;      // names and contents in turn: files of /run/secrets
   std::string working_directory;
   std::string hostname;
   std::uint32_t uid = 0;               // and gid
@@ -216,7 +219,8 @@ struct Order {
         .u64(tmp_bytes)
         .text(builtin)
         .texts(arguments)
-        .texts(environment);
+        .texts(environment)
+        .texts(secrets);
     out.text(working_directory).text(hostname).u32(uid).u32(port).u8(loopback_only).text(node).text(revision);
   }
   static Order read(Reader& in) {
@@ -228,6 +232,7 @@ struct Order {
     o.builtin = in.text();
     o.arguments = in.texts();
     o.environment = in.texts();
+    o.secrets = in.texts();
     o.working_directory = in.text();
     o.hostname = in.text();
     o.uid = in.u32();

@@ -56,6 +56,7 @@ io::FileDescriptor shim_of(std::uint32_t pid) {
 // The pipes of containers that go on stay, and so do the roots that those may have.
 Status prepare_directory(const std::string& directory, const std::vector<std::string>& kept) {
   std::error_code error;
+  OwnMounts(directory).remove_all(kept);
   if (kept.empty()) std::filesystem::remove_all(directory, error);
   std::filesystem::create_directories(directory, error);
   if (error) return failure(ErrorCode::unavailable, "cannot make {}: {} (set run_directory)", directory, error.message());
@@ -79,6 +80,7 @@ ContainerdEngine::ContainerdEngine(io::Loop& loop, ContainerdRuntimeOptions opti
     : loop_(loop),
       options_(std::move(options)),
       directory_(options_.run_directory + "/containerd-" + options_.node.value),
+      own_mounts_(directory_),
       group_(loop, "containerd") {}
 
 std::vector<std::string> ContainerdEngine::weaknesses() const {
@@ -97,8 +99,6 @@ std::string ContainerdEngine::identity() const {
 }
 
 io::Task<void> ContainerdEngine::open(const Cgroups&, std::vector<KeptContainer> kept) {
-  if (options_.root_writable)
-    co_return failure(ErrorCode::unsupported, "the containerd runtime has read-only roots only: write to /tmp, or use --runtime oci");
   helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
   api_ = std::make_unique<ContainerdApi>(loop_, options_.address, options_.start_timeout);
   const auto give_up = [this](Error error) {
@@ -158,7 +158,11 @@ Result<std::vector<ContainerdMount>> ContainerdEngine::mounts_of(const Container
       return failure(ErrorCode::unsupported, "cannot use {} as a layer: overlay takes no path with a colon, comma or backslash", layer);
     lowers += layer + ":";
   }
-  return std::vector<ContainerdMount>{{"overlay", "overlay", {"lowerdir=" + lowers + directory_ + "/skeleton"}}};
+  ContainerdMount overlay{"overlay", "overlay", {"lowerdir=" + lowers + directory_ + "/skeleton"}};
+  if (order.spec.root_writable) {
+    for (auto& option : own_mounts_.overlay_options(order.name)) overlay.options.push_back(std::move(option));
+  }
+  return std::vector<ContainerdMount>{std::move(overlay)};
 }
 
 Error ContainerdEngine::explain(const Error& error) const {
@@ -182,7 +186,8 @@ io::Task<RunningContainer> ContainerdEngine::start(ContainerOrder order) {
   static_cast<void>(co_await api_->kill_task(id_of(name), SIGKILL));
   if (Status removed = co_await remove_container(id_of(name)); !removed) leftovers_.push_back(name);
   else shims_.erase(name);
-  auto clean = [node = options_.node.value, name]() -> Status {
+  auto clean = [node = options_.node.value, name, mounts = own_mounts_]() -> Status {
+    mounts.remove(name);
     remove_container_cgroups(node, name);
     return {};
   };
@@ -201,6 +206,14 @@ io::Task<RunningContainer> ContainerdEngine::start_it(ContainerOrder order) {
   running.output[0] = std::move(*output);
   running.output[1] = std::move(*errors);
   const std::string id = id_of(order.name);
+  if (!order.spec.secrets.empty()) order.spec.secrets_directory = own_mounts_.secrets(order.name);
+  if (!order.spec.secrets.empty() || order.spec.root_writable) {
+    auto make = [name = order.name, spec = order.spec, mounts = own_mounts_]() -> Status {
+      if (Status made = mounts.make(name, spec.root_writable ? spec.tmp_bytes : 0); !made) return made;
+      return spec.secrets.empty() ? Status{} : write_secrets(spec.secrets_directory, spec);
+    };
+    if (Status made = co_await helpers_->run(std::move(make)); !made) co_return failure(made.error());
+  }
   order.spec.root = "rootfs";
   order.spec.cgroup = fmt::format("/dirigent/{}/{}", options_.node.value, order.name);
   if (options_.shared_shim) order.spec.shim_group = options_.node.value;
@@ -228,7 +241,8 @@ io::Task<ExitStatus> ContainerdEngine::finish(std::string name, std::uint32_t) {
   // containerd being away does not bring the process back: it is told later.
   if (removed) shims_.erase(name);
   else leftovers_.push_back(name);
-  auto clean = [node = options_.node.value, name]() -> Status {
+  auto clean = [node = options_.node.value, name, mounts = own_mounts_]() -> Status {
+    mounts.remove(name);
     remove_container_cgroups(node, name);
     return {};
   };
@@ -273,8 +287,9 @@ io::Task<void> ContainerdEngine::close() {
     end_shim(name);
   }
   api_.reset();
-  auto clean = [directory = directory_, above = options_.run_directory]() -> Status {
+  auto clean = [directory = directory_, above = options_.run_directory, mounts = own_mounts_]() -> Status {
     std::error_code ignored;
+    mounts.remove_all({});
     std::filesystem::remove_all(directory, ignored);
     ::rmdir(above.c_str());
     return {};

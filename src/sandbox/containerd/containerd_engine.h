@@ -11,6 +11,7 @@
 
 #include "dirigent/sandbox/containerd_runtime.h"
 #include "sandbox/containerd/api.h"
+#include "sandbox/containerd/own_mounts.h"
 #include "sandbox/helpers.h"
 #include "sandbox/oci/engine.h"
 
@@ -22,6 +23,7 @@ class ContainerdEngine final : public Engine {
 
   [[nodiscard]] std::string_view name() const override { return "containerd"; }
   [[nodiscard]] std::string identity() const override;
+  [[nodiscard]] std::vector<std::string> host_mounts() const override { return {own_mounts_.directory()}; }
   io::Task<void> open(const Cgroups& cgroups, std::vector<KeptContainer> kept) override;
   io::Task<RunningContainer> start(ContainerOrder order) override;
   io::Task<ExitStatus> finish(std::string name, std::uint32_t pid) override;
@@ -43,6 +45,7 @@ class ContainerdEngine final : public Engine {
   io::Loop& loop_;
   ContainerdRuntimeOptions options_;
   std::string directory_;  // of this node: named pipes, and the roots of what has no image
+  OwnMounts own_mounts_;
   std::unique_ptr<ContainerdApi> api_;
   std::unique_ptr<Helpers> helpers_;
   io::TaskGroup group_;

@@ -76,6 +76,7 @@ Result<ImageConfig> parse_image_config(std::string_view json) {
       config.command = texts(inner, "Cmd");
       config.environment = texts(inner, "Env");
       config.working_directory = text(inner, "WorkingDir");
+      config.user = text(inner, "User");
     }
     const std::string machine = document.value("architecture", std::string(kArchitecture));
     if (machine != kArchitecture)

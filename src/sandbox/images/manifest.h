@@ -18,6 +18,7 @@ struct ImageConfig {
   std::vector<std::string> command;
   std::vector<std::string> environment;  // "NAME=value"
   std::string working_directory;
+  std::string user;                      // UID[:GID] or NAME[:GROUP]; "" = root
   std::vector<std::string> diff_ids;     // digests of the unpacked layers, the lowest first
 };
 

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "dirigent/base/log.h"
@@ -64,14 +66,55 @@ Result<std::shared_ptr<io::FileDescriptor>> download(Registry& registry, const s
 
 }  // namespace
 
-Result<ImageLease> ImageStore::pull(const std::string& text) {
+// Whether everything of a pulled image is in the store: its documents, and a directory for each layer.
+bool ImageStore::is_whole(const std::string& digest) const {
+  const auto document = [&](const std::string& of) { return read_file(options_.directory + "/configs/" + of.substr(7)); };
+  std::string next = digest;
+  for (int depth = 0; depth < 4 && is_digest(next); ++depth) {
+    const auto manifest = parse_manifest(document(next));
+    if (!manifest) return false;
+    if (!manifest->next.empty()) {
+      next = manifest->next;
+      continue;
+    }
+    const auto config = parse_image_config(document(manifest->config.digest));
+    if (!config) return false;
+    return std::all_of(config->diff_ids.begin(), config->diff_ids.end(), [&](std::string layer) {
+      std::replace(layer.begin(), layer.end(), ':', '-');
+      return ::access((options_.directory + "/layers/" + layer).c_str(), F_OK) == 0;
+    });
+  }
+  return false;
+}
+
+std::vector<std::string> ImageStore::names() {
+  constexpr std::size_t kNamesMax = 256;
+  std::set<std::string> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(options_.directory + "/references", error)) {
+    std::istringstream lines(read_file(entry.path()));
+    std::string digest;
+    std::string name;
+    std::getline(lines, digest);
+    std::getline(lines, name);
+    if (!name.empty() && found.size() < kNamesMax && is_whole(digest)) found.insert(name);
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, lease] : images_) {
+    // "/file identity": what is remembered keeps its layers.
+    if (key.starts_with("/") && found.size() < kNamesMax) found.insert("tar:" + key.substr(0, key.rfind(' ')));
+  }
+  return {found.begin(), found.end()};
+}
+
+Result<ImageLease> ImageStore::pull(const std::string& text, const std::string& wanted) {
   auto reference = parse_reference(text);
   if (!reference) return failure(reference.error());
   if (Status prepared = prepare(); !prepared) return failure(prepared.error());
   const std::string full = reference->full();
   const auto turn = lock_of(full);
   const std::lock_guard lock(*turn);
-  if (auto lease = find(text)) return lease;
+  if (auto lease = find(text, wanted)) return lease;
   Registry registry(options_, *reference);
   const std::string tag_file = options_.directory + "/references/" + sha256_of(full).substr(7);
   const auto document = [&](const std::string& digest) { return options_.directory + "/configs/" + digest.substr(7); };
@@ -88,7 +131,11 @@ Result<ImageLease> ImageStore::pull(const std::string& text) {
 
   // What the reference stands for: a digest, the one that is known already, or what the registry says now.
   std::string digest = reference->digest;
-  if (digest.empty() && options_.pull != PullPolicy::always) digest = read_file(tag_file);
+  if (digest.empty() && options_.pull != PullPolicy::always) digest = wanted;
+  if (digest.empty() && options_.pull != PullPolicy::always) {
+    const std::string told = read_file(tag_file);
+    digest = told.substr(0, told.find('\n'));
+  }
   if (!is_digest(digest)) {
     if (options_.pull == PullPolicy::never)
       return failure(ErrorCode::not_found, "the image {} is not in the store {} and must not be pulled (see --pull)", full, options_.directory);
@@ -96,7 +143,6 @@ Result<ImageLease> ImageStore::pull(const std::string& text) {
     if (!fetched) return failure(fetched.error().within("cannot pull " + full));
     digest = fetched->digest;
     if (Status kept = write_file(document(digest), fetched->text); !kept) return failure(kept.error());
-    if (Status kept = write_file(tag_file, digest); !kept) return failure(kept.error());
   }
   std::string manifest_digest = digest;
   Result<Manifest> manifest;
@@ -151,6 +197,11 @@ Result<ImageLease> ImageStore::pull(const std::string& text) {
   }
   auto lease = unpack(packed, digest);
   if (!lease) return failure(lease.error().within("cannot pull " + full));
+  // With the name that was used, which is what functions and nodes call it.
+  const std::string line = digest + "\n" + text + "\n";
+  if (read_file(tag_file) != line) {
+    if (Status kept = write_file(tag_file, line); !kept) return failure(kept.error());
+  }
   log_info("sandbox", "image {} is here: {}", full, digest);
   remember(text, *lease);
   return lease;

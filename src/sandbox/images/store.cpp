@@ -96,7 +96,7 @@ void ImageStore::remember(const std::string& key, const ImageLease& lease) {
   images_[key] = lease;
 }
 
-ImageLease ImageStore::find(const std::string& image) {
+ImageLease ImageStore::find(const std::string& image, const std::string& digest) {
   std::string key = image;
   if (image.starts_with("/")) {
     auto identity = Archive::identity(image);
@@ -107,7 +107,8 @@ ImageLease ImageStore::find(const std::string& image) {
   }
   const std::lock_guard lock(mutex_);
   const auto found = images_.find(key);
-  return found == images_.end() ? nullptr : found->second;
+  if (found == images_.end() || (!digest.empty() && found->second->digest != digest)) return nullptr;
+  return found->second;
 }
 
 Result<ImageLease> ImageStore::tar(const std::string& file) {

@@ -46,9 +46,13 @@ class ImageStore {
   // The image of an archive. Unpacks what is not there.
   Result<ImageLease> tar(const std::string& file);
   // The image behind a reference, from the store or from its registry, as the pull policy says.
-  Result<ImageLease> pull(const std::string& reference);
+  // `digest`: what the reference has to stand for, whatever the store or the registry says; "" = not given. It is not looked
+  // at when the policy is to ask always.
+  Result<ImageLease> pull(const std::string& reference, const std::string& digest = "");
   // For both: the lease when nothing has to be unpacked or asked for, else nullptr. Takes a system call or two.
-  ImageLease find(const std::string& image);
+  ImageLease find(const std::string& image, const std::string& digest = "");
+  // What is there whole, by the names that were used: "tar:/file", references. At most 256. Reads files.
+  [[nodiscard]] std::vector<std::string> names();
 
   // Removes layers that nobody uses, the longest unused first, until at most `bytes_max` are there. Called after each
   // unpacking; returns what was removed.
@@ -62,6 +66,7 @@ class ImageStore {
   Result<ImageLease> unpack(const PackedImage& packed, const std::string& digest);
   Result<io::FileDescriptor> layer(const PackedLayer& packed, const std::string& name);
   Status unpack_into(const PackedLayer& packed, const std::string& directory);
+  [[nodiscard]] bool is_whole(const std::string& digest) const;
   void remember(const std::string& key, const ImageLease& lease);
   std::shared_ptr<std::mutex> lock_of(const std::string& key);
 

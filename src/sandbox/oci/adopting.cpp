@@ -75,7 +75,7 @@ std::vector<AdoptedSandbox> ContainerRuntime::take_adopted() {
 void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& order, const Launched& launched) {
   if (options_.adopt_time <= Duration::zero() || container->state != ContainerState::running) return;
   SandboxRecord record;
-  record.sandbox = {order, launched.address, launched.phases, io::Loop::now(), false};
+  record.sandbox = {order, launched.address, launched.phases, io::Loop::now(), false, launched.image_digest};
   record.name = container->name;
   record.pid = container->pid;
   record.number = container->place.number;
@@ -88,7 +88,6 @@ void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& o
   fds[kPidfd] = container->pidfd.native_handle();
   fds[kNamespace] = container->place.network_namespace.get();
   if (container->image) {
-    record.image_digest = container->image->digest;
     record.layers = container->image->layers;
     record.locks = static_cast<std::uint32_t>(container->image->locks.size());
     for (const auto& lock : container->image->locks) fds.push_back(lock.get());

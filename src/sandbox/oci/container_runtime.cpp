@@ -22,6 +22,8 @@ namespace dirigent::sandbox {
 namespace {
 
 constexpr std::uint32_t kFirstUid = 200'000;
+// 32 ranges of 4096 sandboxes with 4096 ids each: up to 0x60000000, which no allocation of the host's tools reaches.
+constexpr std::uint32_t kFirstNamespaceId = 0x40000000;
 constexpr std::size_t kHelperThreads = 2;
 constexpr std::size_t kImageThreads = 2;
 constexpr Duration kLinkPatience = 5s;
@@ -51,7 +53,8 @@ std::vector<std::string> cgroup_directories(const std::string& node) {
 }
 
 Result<Spawner> start_guard(const ContainerOptions& options, const Network& network, const NameLock& lock,
-                            bool has_firewall, const std::string& identity) {
+                            bool has_firewall, const std::string& identity,
+                            std::vector<std::string> mounts) {
   auto guard = Spawner::start();
   if (!guard) return guard;
   wire::Configure configuration;
@@ -59,6 +62,7 @@ Result<Spawner> start_guard(const ContainerOptions& options, const Network& netw
   configuration.gateway = network.gateway();
   configuration.node = options.node.value;
   configuration.identity = identity;
+  configuration.mounts = std::move(mounts);
   configuration.adopt_ms = static_cast<std::uint32_t>(options.adopt_time / 1ms);
   if (has_firewall) {
     const auto tables = Firewall::names(network.range(), !options.publish_host.empty());
@@ -85,7 +89,8 @@ ContainerRuntime::~ContainerRuntime() {
   ASSERT(!opened_, "the {} runtime of node {} was not closed", engine_->name(), options_.node.value);
 }
 
-Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOptions& options, const std::string& identity) {
+Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOptions& options, const std::string& identity,
+                                                                const std::vector<std::string>& mounts) {
   Opened parts;
   auto claim = claim_node(options.node.value, identity);
   if (!claim) return failure(claim.error());
@@ -125,7 +130,7 @@ Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOpt
     parts.guard = std::move(parts.handover->spawner);
     return parts;
   }
-  auto guard = start_guard(options, *parts.network, parts.node_lock, parts.firewall != nullptr, identity);
+  auto guard = start_guard(options, *parts.network, parts.node_lock, parts.firewall != nullptr, identity, mounts);
   if (!guard) return fail(guard.error());
   parts.guard = std::move(*guard);
   return parts;
@@ -137,7 +142,7 @@ io::Task<void> ContainerRuntime::open() {
                       engine_->name());
   helpers_ = std::make_unique<Helpers>(loop_, kHelperThreads);
   image_helpers_ = std::make_unique<Helpers>(loop_, kImageThreads);
-  auto open_all = [options = options_, who = identity()] { return open_parts(options, who); };
+  auto open_all = [options = options_, who = identity(), mounts = engine_->host_mounts()] { return open_parts(options, who, mounts); };
   auto parts = co_await helpers_->run(std::move(open_all));
   if (!parts) {
     helpers_.reset();
@@ -194,7 +199,7 @@ void ContainerRuntime::take_down_parts() {
   node_lock_ = NameLock();
 }
 
-io::Task<ImageLease> ContainerRuntime::take_image(Image image) {
+io::Task<ImageLease> ContainerRuntime::take_image(Image image, std::string digest) {
   if (image.kind == ImageKind::directory) {
     auto stored = std::make_shared<StoredImage>();
     struct stat status {};
@@ -205,7 +210,7 @@ io::Task<ImageLease> ContainerRuntime::take_image(Image image) {
     co_return ImageLease(std::move(stored));
   }
   for (;;) {
-    if (auto lease = images_->find(image.location)) co_return lease;
+    if (auto lease = images_->find(image.location, digest)) co_return lease;
     const auto found = image_work_.find(image.location);
     if (found == image_work_.end()) break;
     const auto work = found->second;
@@ -214,14 +219,36 @@ io::Task<ImageLease> ContainerRuntime::take_image(Image image) {
   }
   const auto done = std::make_shared<Signal>(loop_);
   image_work_[image.location] = done;
-  auto unpack = [store = images_, image] {
-    return image.kind == ImageKind::tar ? store->tar(image.location) : store->pull(image.location);
+  auto unpack = [store = images_, image, digest = std::move(digest)] {
+    return image.kind == ImageKind::tar ? store->tar(image.location) : store->pull(image.location, digest);
   };
   auto lease = co_await image_helpers_->run(std::move(unpack));
   if (const auto mine = image_work_.find(image.location); mine != image_work_.end() && mine->second == done)
     image_work_.erase(mine);
   done->set();
   co_return lease;
+}
+
+// Root is what most images name when they name nothing: it needs no look into the image, and has no home worth telling.
+io::Task<ImageUser> ContainerRuntime::find_user(ImageLease image, std::string user) {
+  if (user.empty() || user == "0" || user == "root") co_return ImageUser{};
+  auto look = [image = std::move(image), user = std::move(user)] { return resolve_user(*image, user); };
+  co_return co_await helpers_->run(std::move(look));
+}
+
+// Nobody is root, and nobody has another sandbox's ids: with a user namespace they are all the sandbox's own, without one
+// whoever would be 0 gets an id that no other sandbox has. Other ids are the host's then.
+void ContainerRuntime::become(ContainerSpec& spec, const ImageUser& user, std::uint32_t number) const {
+  spec.uid = user.uid;
+  spec.gid = user.gid;
+  spec.groups = user.groups;
+  if (options_.user_namespaces) {
+    spec.id_base = kFirstNamespaceId + number * kIdsOfSandbox;
+    return;
+  }
+  if (spec.uid == 0) spec.uid = kFirstUid + number;
+  if (spec.gid == 0) spec.gid = kFirstUid + number;
+  std::erase(spec.groups, 0u);
 }
 
 io::Task<void> ContainerRuntime::take_turn(Instant deadline) {
@@ -289,6 +316,7 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
     launched.address.published = fmt::format("{}:{}", options_.publish_host, container->published_port);
   launched.address.host_id = options_.host_id;
   launched.phases = launching->phases;
+  launched.image_digest = launching->image_digest;
   container->launched = true;
   keep(container, order, launched);
   // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
@@ -303,7 +331,7 @@ io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
 io::Task<void> ContainerRuntime::carry_out(std::shared_ptr<Launching> launching, ContainerPtr container, StartSandbox order,
                                            Image image) {
   const std::uint16_t port = order.spec.port;
-  Status status = co_await start(container, std::move(order), std::move(image), launching->phases);
+  Status status = co_await start(container, std::move(order), std::move(image), *launching);
   if (status && firewall_ && !options_.publish_host.empty()) status = co_await publish(container, port);
   if (status && (closing_ || container->abandoned)) status = failure(ErrorCode::unavailable, "the worker is stopping");
   if (!status) {
@@ -316,24 +344,33 @@ io::Task<void> ContainerRuntime::carry_out(std::shared_ptr<Launching> launching,
   co_return Status{};
 }
 
-io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox order, Image image, StartPhases& phases) {
+io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox order, Image image, Launching& launching) {
   const Instant began = io::Loop::now();
+  StartPhases& phases = launching.phases;
   ContainerOrder out;
+  ImageUser as;
   out.name = container->name;
   if (image.kind == ImageKind::builtin) {
     out.spec.arguments = {"/cell", "builtin", image.location, options_.node.value};
     out.spec.environment = make_environment(order, order.spec.port, {});
   } else {
-    auto lease = co_await take_image(image);
+    auto lease = co_await take_image(image, std::move(order.image_digest));
     if (!lease) co_return failure(lease.error());
     container->image = std::move(*lease);
+    if (image.kind == ImageKind::reference) launching.image_digest = container->image->digest;
     out.image = container->image;
     out.spec.arguments = make_command(out.image->config, order.spec.arguments);
     if (out.spec.arguments.empty())
       co_return failure(ErrorCode::invalid_argument,
                         "the image {} has no command of its own: give the program and its arguments as arguments",
                         image.location);
-    out.spec.environment = make_environment(order, order.spec.port, out.image->config.environment);
+    std::string user = order.spec.user.empty() ? out.image->config.user : order.spec.user;
+    auto found = co_await find_user(out.image, std::move(user));
+    if (!found) co_return failure(found.error());
+    as = std::move(*found);
+    std::vector<std::string> variables = out.image->config.environment;
+    if (!as.home.empty()) variables.insert(variables.begin(), "HOME=" + as.home);
+    out.spec.environment = make_environment(order, order.spec.port, variables);
     out.spec.working_directory = out.image->config.working_directory;
   }
   const Instant have_image = io::Loop::now();
@@ -348,7 +385,8 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   if (Status turn = co_await take_turn(deadline); !turn) co_return turn;
   if (!order.spec.working_directory.empty()) out.spec.working_directory = order.spec.working_directory;
   out.spec.hostname = to_string(order.id);
-  out.spec.uid = kFirstUid + network_->range() * kRangeSize + container->place.number;
+  become(out.spec, as, network_->range() * kRangeSize + container->place.number);
+  for (const auto& [name, text] : order.spec.secrets) out.spec.secrets[name] = decode_base64(text).value_or("");
   out.spec.tmp_bytes = static_cast<std::uint64_t>(options_.tmp_max.value);
   out.spec.root_writable = options_.root_writable;
   out.spec.network_namespace = container->place.path();
@@ -390,6 +428,20 @@ io::Task<void> ContainerRuntime::publish(ContainerPtr container, std::uint16_t p
   }
   container->published_port = outer;
   co_return Status{};
+}
+
+io::Task<void> ContainerRuntime::prefetch(std::string text) {
+  auto image = parse_image(text);
+  if (!image) co_return failure(image.error());
+  if (image->kind != ImageKind::tar && image->kind != ImageKind::reference) co_return Status{};
+  auto lease = co_await take_image(std::move(*image), "");
+  if (!lease) co_return failure(lease.error());
+  co_return Status{};
+}
+
+io::Task<std::vector<std::string>> ContainerRuntime::images() {
+  auto look = [store = images_]() -> Result<std::vector<std::string>> { return store->names(); };
+  co_return co_await helpers_->run(std::move(look));
 }
 
 io::Task<void> ContainerRuntime::remove(SandboxId id, Duration grace) {

@@ -12,6 +12,7 @@
 
 #include "dirigent/sandbox/container_options.h"
 #include "dirigent/sandbox/runtime.h"
+#include "sandbox/images/users.h"
 #include "sandbox/network/firewall.h"
 #include "sandbox/oci/container.h"
 #include "sandbox/oci/network_pool.h"
@@ -29,6 +30,8 @@ class ContainerRuntime final : public Runtime {
   void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
   std::vector<AdoptedSandbox> take_adopted() override;
   io::Task<Launched> launch(StartSandbox order) override;
+  io::Task<void> prefetch(std::string image) override;
+  io::Task<std::vector<std::string>> images() override;
   io::Task<void> remove(SandboxId id, Duration grace) override;
   io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
   [[nodiscard]] std::vector<LogLine> logs(SandboxId id, std::size_t lines_max) const override;
@@ -48,7 +51,8 @@ class ContainerRuntime final : public Runtime {
   };
 
   // container_runtime.cpp
-  [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options, const std::string& identity);
+  [[nodiscard]] static Result<Opened> open_parts(const ContainerOptions& options, const std::string& identity,
+                                                 const std::vector<std::string>& mounts);
   // One launch on its way. It goes on when the caller of launch() is cancelled, and takes back what it has made then:
   // half a container cannot be left to whoever comes next.
   struct Launching {
@@ -56,10 +60,13 @@ class ContainerRuntime final : public Runtime {
     Signal done;
     Status status;
     StartPhases phases;
+    std::string image_digest;
   };
   io::Task<void> carry_out(std::shared_ptr<Launching> launching, ContainerPtr container, StartSandbox order, Image image);
-  io::Task<ImageLease> take_image(Image image);
-  io::Task<void> start(ContainerPtr container, StartSandbox order, Image image, StartPhases& phases);
+  io::Task<ImageLease> take_image(Image image, std::string digest);
+  io::Task<ImageUser> find_user(ImageLease image, std::string user);
+  void become(ContainerSpec& spec, const ImageUser& user, std::uint32_t number) const;
+  io::Task<void> start(ContainerPtr container, StartSandbox order, Image image, Launching& launching);
   io::Task<void> take_turn(Instant deadline);
   void give_turn();
   io::Task<void> publish(ContainerPtr container, std::uint16_t port);

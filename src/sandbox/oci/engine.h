@@ -49,6 +49,8 @@ class Engine {
   [[nodiscard]] virtual std::string_view name() const = 0;
   // What engines must have in common to go on with each other's containers.
   [[nodiscard]] virtual std::string identity() const = 0;
+  // Directories in which it may have mounted something on the host, for the guard to remove when the worker was killed and no other comes.
+  [[nodiscard]] virtual std::vector<std::string> host_mounts() const { return {}; }
   // Brings it up and removes what an earlier life of the node left, but `kept`, which are as if this engine had started
   // them. The cgroups outlive the engine.
   virtual io::Task<void> open(const Cgroups& cgroups, std::vector<KeptContainer> kept) = 0;

@@ -161,7 +161,14 @@ Result<RunningContainer> OciEngine::start_now(ContainerOrder& order) {
   if (Status entered = space_->enter(); !entered) return failure(entered.error());
   auto root = space_->mount_root(order.name, order.image.get(), order.spec.root_writable ? order.spec.tmp_bytes : 0);
   Result<RunningContainer> running = failure(ErrorCode::internal, "not started");
-  if (root) {
+  Status secrets;
+  if (root && !order.spec.secrets.empty()) {
+    order.spec.secrets_directory = space_->directory() + "/" + order.name + "/secrets";
+    secrets = write_secrets(order.spec.secrets_directory, order.spec);
+  }
+  if (!secrets) {
+    running = failure(secrets.error());
+  } else if (root) {
     order.spec.root = *root;
     running = run(order, space_->directory() + "/" + order.name);
   } else {

@@ -31,13 +31,29 @@ Status make_directory(const std::string& path, mode_t mode = 0755) {
 }  // namespace
 
 Status make_skeleton(const std::string& directory) {
-  for (const char* name : {"", "/proc", "/dev", "/etc"}) {
+  for (const char* name : {"", "/proc", "/dev", "/etc", "/run", "/run/secrets"}) {
     if (Status made = make_directory(directory + name); !made) return made;
   }
   if (Status made = make_directory(directory + "/tmp"); !made) return made;
   // runc gives the tmpfs on it these permissions, whatever its options say.
   if (::chmod((directory + "/tmp").c_str(), 01777) != 0) return errno_failure(errno, "cannot open up /tmp");
   std::ofstream(directory + "/etc/hosts") << "127.0.0.1 localhost\n::1 localhost\n" << std::flush;
+  return {};
+}
+
+Status write_secrets(const std::string& directory, const ContainerSpec& spec) {
+  if (Status made = make_directory(directory, 0500); !made) return made;
+  const uid_t uid = host_uid(spec);
+  const gid_t gid = host_gid(spec);
+  for (const auto& [name, content] : spec.secrets) {
+    const std::string path = directory + "/" + name;
+    const io::FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400));
+    if (!file.is_open()) return errno_failure(errno, fmt::format("cannot make the secret {}", path));
+    const ssize_t size = ::write(file.get(), content.data(), content.size());
+    if (size != static_cast<ssize_t>(content.size()) || ::fchown(file.get(), uid, gid) != 0)
+      return errno_failure(errno, fmt::format("cannot write the secret {}", path));
+  }
+  if (::chown(directory.c_str(), uid, gid) != 0) return errno_failure(errno, fmt::format("cannot hand over {}", directory));
   return {};
 }
 

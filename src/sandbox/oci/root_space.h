@@ -11,6 +11,7 @@
 #include "dirigent/base/result.h"
 #include "dirigent/io/file_descriptor.h"
 #include "sandbox/images/store.h"
+#include "sandbox/oci/spec.h"
 
 namespace dirigent::sandbox {
 
@@ -44,6 +45,8 @@ class RootSpace {
 
 // A root with nothing but what mounts need: /proc, /dev, /tmp, /etc/hosts. The lowest layer of every image.
 Status make_skeleton(const std::string& directory);
+// The spec's secrets as files of the function's user in a new directory, which lies on a tmpfs.
+Status write_secrets(const std::string& directory, const ContainerSpec& spec);
 // A root with the cell program at /cell.
 Status make_builtin_root(const std::string& directory);
 

@@ -20,20 +20,23 @@ Json mount(const char* target, const char* type, const char* source, std::vector
 }
 
 Json mounts(const ContainerSpec& spec) {
-  return Json::array({
+  Json list = Json::array({
       mount("/proc", "proc", "proc", {"nosuid", "noexec", "nodev", "hidepid=2"}),
       mount("/dev", "tmpfs", "tmpfs", {"nosuid", "noexec", "strictatime", "mode=755", "size=65536"}),
       mount("/dev/pts", "devpts", "devpts", {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}),
       mount("/dev/shm", "tmpfs", "shm", {"nosuid", "noexec", "nodev", "mode=1777", "size=16777216"}),
       mount("/tmp", "tmpfs", "tmpfs", {"nosuid", "nodev", "mode=1777", "size=" + std::to_string(spec.tmp_bytes)}),
   });
+  if (!spec.secrets_directory.empty())
+    list.push_back(mount("/run/secrets", "bind", spec.secrets_directory.c_str(), {"bind", "ro", "nosuid", "noexec", "nodev"}));
+  return list;
 }
 
 Json process(const ContainerSpec& spec) {
   const Json none = Json::array();
   return {
       {"terminal", false},
-      {"user", {{"uid", spec.uid}, {"gid", spec.uid}}},
+      {"user", {{"uid", spec.uid}, {"gid", spec.gid}, {"additionalGids", spec.groups}}},
       {"args", spec.arguments},
       {"env", spec.environment},
       {"cwd", spec.working_directory.empty() ? "/" : spec.working_directory},
@@ -59,7 +62,53 @@ Json resources(const CgroupLimits& limits) {
           {"devices", Json::array({{{"allow", false}, {"access", "rwm"}}})}};
 }
 
+// The sandbox's ids as extents (inside, host, size): most of the range stands for 0 and up, and what is left for the ids that
+// lie beyond: those of its user and its groups, and "nobody".
+struct Extent {
+  std::uint32_t inside;
+  std::uint32_t host;
+  std::uint32_t size;
+};
+constexpr std::uint32_t kHighIds = 96;
+
+std::vector<Extent> extents(std::uint32_t base, std::vector<std::uint32_t> ids) {
+  constexpr std::uint32_t kLow = kIdsOfSandbox - kHighIds;
+  constexpr std::uint32_t kNobody = 65534;
+  std::vector<Extent> all{{0, base, kLow}};
+  ids.push_back(kNobody);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  std::uint32_t next = base + kLow;
+  for (const std::uint32_t id : ids) {
+    if (id >= kLow && next < base + kIdsOfSandbox) all.push_back({id, next++, 1});
+  }
+  return all;
+}
+
+std::vector<Extent> uid_extents(const ContainerSpec& spec) { return extents(spec.id_base, {spec.uid}); }
+std::vector<Extent> gid_extents(const ContainerSpec& spec) {
+  std::vector<std::uint32_t> ids = spec.groups;
+  ids.push_back(spec.gid);
+  return extents(spec.id_base, std::move(ids));
+}
+
+std::uint32_t to_host(const std::vector<Extent>& all, std::uint32_t id) {
+  for (const auto& one : all) {
+    if (id >= one.inside && id - one.inside < one.size) return one.host + (id - one.inside);
+  }
+  return id;
+}
+
+Json mappings(const std::vector<Extent>& all) {
+  Json list = Json::array();
+  for (const auto& one : all) list.push_back({{"containerID", one.inside}, {"hostID", one.host}, {"size", one.size}});
+  return list;
+}
+
 }  // namespace
+
+std::uint32_t host_uid(const ContainerSpec& spec) { return spec.id_base == 0 ? spec.uid : to_host(uid_extents(spec), spec.uid); }
+std::uint32_t host_gid(const ContainerSpec& spec) { return spec.id_base == 0 ? spec.gid : to_host(gid_extents(spec), spec.gid); }
 
 std::string make_config(const ContainerSpec& spec) {
   Json linux_part = {
@@ -76,6 +125,11 @@ std::string make_config(const ContainerSpec& spec) {
         "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"}},
       {"readonlyPaths", {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}},
   };
+  if (spec.id_base != 0) {
+    linux_part["namespaces"].push_back({{"type", "user"}});
+    linux_part["uidMappings"] = mappings(uid_extents(spec));
+    linux_part["gidMappings"] = mappings(gid_extents(spec));
+  }
   if (!spec.cgroup.empty()) {
     linux_part["cgroupsPath"] = spec.cgroup;
     linux_part["resources"] = resources(spec.limits);

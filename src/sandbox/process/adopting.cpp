@@ -90,7 +90,7 @@ void ProcessRuntime::keep(const CellPtr& cell, const StartSandbox& order, const 
   if (options_.adopt_time <= Duration::zero() || cell->state == CellState::ended) return;
   const Lodging& lodging = *cell->lodging;
   SandboxRecord record;
-  record.sandbox = {order, launched.address, launched.phases, io::Loop::now(), false};
+  record.sandbox = {order, launched.address, launched.phases, io::Loop::now(), false, launched.image_digest};
   record.name = lodging.cgroup;
   record.pid = cell->pid;
   record.number = lodging.number;
@@ -102,7 +102,6 @@ void ProcessRuntime::keep(const CellPtr& cell, const StartSandbox& order, const 
   std::vector<int> fds{cell->output[0].native_handle(), cell->output[1].native_handle(), cell->control.native_handle()};
   if (record.has_network) fds.push_back(lodging.netns);
   if (cell->image) {
-    record.image_digest = cell->image->digest;
     record.layers = cell->image->layers;
     record.locks = static_cast<std::uint32_t>(cell->image->locks.size());
     for (const auto& lock : cell->image->locks) fds.push_back(lock.get());

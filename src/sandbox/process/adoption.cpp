@@ -18,7 +18,7 @@ namespace dirigent::sandbox {
 namespace {
 
 // Raised whenever SandboxRecord changes its form or meaning.
-constexpr int kRecordFormat = 1;
+constexpr int kRecordFormat = 2;
 constexpr int kHandoverTimeoutS = 5;
 // The earlier worker may be gone a moment before its spawner has removed everything.
 constexpr Duration kTakeDownPatience = 3s;
@@ -102,7 +102,7 @@ std::string SandboxRecord::bytes() const {
   network.write(out);
   out.u64(static_cast<std::uint64_t>(limits.memory.value)).u64(static_cast<std::uint64_t>(limits.cpu.value));
   out.u64(static_cast<std::uint64_t>(limits.cpu_limit.value)).u32(limits.pids);
-  out.text(image_digest).texts(layers).u32(locks);
+  out.text(sandbox.image_digest).texts(layers).u32(locks);
   return out.bytes();
 }
 
@@ -139,7 +139,7 @@ std::optional<SandboxRecord> SandboxRecord::parse(const std::string& bytes) {
   record.limits.cpu = Millicpu{static_cast<std::int64_t>(in.u64())};
   record.limits.cpu_limit = Millicpu{static_cast<std::int64_t>(in.u64())};
   record.limits.pids = in.u32();
-  record.image_digest = in.text();
+  record.sandbox.image_digest = in.text();
   record.layers = in.texts();
   record.locks = in.u32();
   if (!in.ok()) return std::nullopt;
@@ -150,7 +150,7 @@ std::optional<SandboxRecord> SandboxRecord::parse(const std::string& bytes) {
 ImageLease KeptSandbox::take_lease() {
   if (record.layers.empty() && record.locks == 0) return nullptr;
   auto image = std::make_shared<StoredImage>();
-  image->digest = record.image_digest;
+  image->digest = record.sandbox.image_digest;
   image->layers = record.layers;
   for (std::uint32_t i = 0; i < record.locks && !fds.empty(); ++i) {
     image->locks.push_back(std::move(fds.back()));

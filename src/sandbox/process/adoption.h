@@ -32,7 +32,6 @@ struct SandboxRecord {
   std::int32_t link = 0;
   wire::Network network;
   CgroupLimits limits;
-  std::string image_digest;
   std::vector<std::string> layers;   // of its image; the last descriptors are locks of these
   std::uint32_t locks = 0;
 

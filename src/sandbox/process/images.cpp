@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "dirigent/base/text.h"
+
 namespace dirigent::sandbox {
 
 namespace {
@@ -99,6 +101,9 @@ Status fill_image(const Image& image, const StoredImage& stored, const StartSand
 Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, const ImageSettings& settings) {
   auto image = parse_image(order.spec.image);
   if (!image) return failure(image.error());
+  if (!order.spec.user.empty())
+    return failure(ErrorCode::unsupported, "the process runtime gives every sandbox a user of its own, not \"{}\": leave the user out, "
+                   "or use a worker with --runtime oci", order.spec.user);
   PreparedOrder prepared;
   wire::Order& out = prepared.wire;
   out.tmp_bytes = static_cast<std::uint64_t>(settings.tmp_max.value);
@@ -107,6 +112,10 @@ Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, 
   out.port = port;
   out.node = settings.node;
   out.revision = revision_name(order.function, order.revision);
+  for (const auto& [name, text] : order.spec.secrets) {
+    out.secrets.push_back(name);
+    out.secrets.push_back(decode_base64(text).value_or(""));
+  }
   Status status;
   switch (image->kind) {
     case ImageKind::builtin:
@@ -123,9 +132,9 @@ Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, 
     case ImageKind::tar:
     case ImageKind::reference: {
       ImageStore& store = *settings.store;
-      prepared.image = store.find(image->location);
+      prepared.image = store.find(image->location, image->kind == ImageKind::tar ? "" : order.image_digest);
       if (!prepared.image) {
-        auto lease = image->kind == ImageKind::tar ? store.tar(image->location) : store.pull(image->location);
+        auto lease = image->kind == ImageKind::tar ? store.tar(image->location) : store.pull(image->location, order.image_digest);
         if (!lease) return failure(lease.error());
         prepared.image = std::move(*lease);
       }
@@ -138,7 +147,7 @@ Result<PreparedOrder> make_order(const StartSandbox& order, std::uint16_t port, 
   wire::Writer probe(wire::Kind::order);
   out.write(probe);
   if (probe.bytes().size() > wire::kMessageBytesMax) {
-    return failure(ErrorCode::invalid_argument, "arguments and environment take {} bytes, at most {} are possible",
+    return failure(ErrorCode::invalid_argument, "arguments, environment and secrets take {} bytes, at most {} are possible",
                    probe.bytes().size(), wire::kMessageBytesMax);
   }
   return prepared;

@@ -324,6 +324,9 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   launched.address.direct = cell->direct;
   launched.address.host_id = options_.host_id;
   launched.phases = phases;
+  // Only references have digests that mean something on other nodes.
+  if (const auto image = parse_image(order.spec.image); image && image->kind == ImageKind::reference && cell->image)
+    launched.image_digest = cell->image->digest;
   cell->launched = true;
   keep(cell, order, launched);
   // Already over: told in a later turn, so that the caller knows the sandbox before it hears of its end.
@@ -353,6 +356,22 @@ io::Task<void> ProcessRuntime::publish(CellPtr cell, std::uint16_t port) {
   }
   cell->published_port = outer;
   co_return Status{};
+}
+
+io::Task<void> ProcessRuntime::prefetch(std::string text) {
+  auto image = parse_image(text);
+  if (!image) co_return failure(image.error());
+  if (image->kind != ImageKind::tar && image->kind != ImageKind::reference) co_return Status{};
+  auto get = [store = images_, image = std::move(*image)]() -> Status {
+    auto lease = image.kind == ImageKind::tar ? store->tar(image.location) : store->pull(image.location);
+    return lease ? Status{} : Status(failure(lease.error()));
+  };
+  co_return co_await helpers_->run(std::move(get));
+}
+
+io::Task<std::vector<std::string>> ProcessRuntime::images() {
+  auto look = [store = images_]() -> Result<std::vector<std::string>> { return store->names(); };
+  co_return co_await helpers_->run(std::move(look));
 }
 
 io::Task<void> ProcessRuntime::remove(SandboxId id, Duration grace) {

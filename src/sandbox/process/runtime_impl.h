@@ -31,6 +31,8 @@ class ProcessRuntime final : public Runtime {
   void on_end(std::function<void(SandboxId, SandboxEnd)> callback) override { on_end_ = std::move(callback); }
   std::vector<AdoptedSandbox> take_adopted() override;
   io::Task<Launched> launch(StartSandbox order) override;
+  io::Task<void> prefetch(std::string image) override;
+  io::Task<std::vector<std::string>> images() override;
   io::Task<void> remove(SandboxId id, Duration grace) override;
   io::Task<bool> probe(SandboxId id, std::string ready_path, Duration timeout) override;
   [[nodiscard]] std::vector<LogLine> logs(SandboxId id, std::size_t lines_max) const override;

@@ -69,6 +69,8 @@ class SimulatedRuntime final : public Runtime {
     co_return launched;
   }
 
+  io::Task<void> prefetch(std::string) override { co_return Status{}; }
+  io::Task<std::vector<std::string>> images() override { co_return std::vector<std::string>{}; }
   io::Task<void> remove(SandboxId id, Duration) override {
     const auto found = sandboxes_.find(id);
     if (found == sandboxes_.end()) co_return Status{};
