@@ -228,6 +228,8 @@ void WorkerRoleImpl::say_usage() {
   beat.usage.used = measure_usage();
   beat.usage.sandboxes = static_cast<std::uint32_t>(keeper_.size());
   client_->send(beat);
+}
+
 io::Action WorkerRoleImpl::prefetch(std::string image) {
   constexpr std::size_t kFailuresMax = 16;
   std::string name = image;
