@@ -323,18 +323,19 @@ def colds(group, cluster, rounds, invoke):
         group.settle()
         name = f"cold-{number}-{random.randrange(10**9)}"
         leader = group.leader()
-        group.register(leader, name)
+        harness.eventually(lambda: group.register(leader, name), "the function is registered")
         time.sleep(2.0)  # the roster of who has joined is a second old at most
         group.kill(leader)
         began = time.monotonic()
         while True:
             try:
-                if request(invoke, "GET", f"/function/{name}", timeout=30)[0] == 200:
+                answer = request(invoke, "GET", f"/function/{name}", timeout=30)
+                if answer[0] == 200:
                     break
-            except (OSError, http.client.HTTPException):
-                pass
+            except (OSError, http.client.HTTPException) as error:
+                answer = error
             if time.monotonic() - began > 30:
-                raise SystemExit("a cold call was not answered within 30 s")
+                raise SystemExit(f"a cold call was not answered within 30 s: {answer}")
         took.append(milliseconds(began))
         group.start(leader)
     return took

@@ -157,9 +157,13 @@ void Core::become_follower(Term term, MemberId leader, Instant now) {
 // `for_real` is the vote; otherwise the question whether there would be enough votes.
 void Core::stand(bool for_real, bool is_handover, Instant now) {
   restart_election_timer(now);
-  // The leader is lost for certain: who is asked too early, before it has noticed, is asked again soon. A vote for real
-  // has its time: it waits for two disks.
-  if (!for_real && now < hasty_until_) election_due_ = now + options_.stagger * static_cast<std::int64_t>(voters());
+  // The question costs nothing: who is asked too early, while it still hears the leader or has not noticed its loss, is
+  // asked again soon. A vote for real has its time: it waits for two disks.
+  if (!for_real) {
+    const auto spread = static_cast<std::uint64_t>(options_.heartbeat.count());
+    const Duration again = now < hasty_until_ ? options_.stagger * static_cast<std::int64_t>(voters()) : options_.heartbeat + Duration(static_cast<std::int64_t>(rng_.below(spread)));
+    election_due_ = now + again;
+  }
   role_ = for_real ? Role::candidate : Role::pre_candidate;
   is_handover_ = is_handover;
   leader_ = {};

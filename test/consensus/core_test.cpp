@@ -170,7 +170,7 @@ TEST_CASE("group: handing over to members that do not answer fails, and the lead
   group.step_now(old);
   group.run_for(80ms);
   group.heal();
-  REQUIRE(group.run_until([&] { return group.leader() != 0; }, 2s));
+  REQUIRE(group.run_until([&] { return group.leader() != 0 && !group.core(group.leader())->is_handing_over(); }, 2s));
   CHECK(group.commits_one());
 }
 

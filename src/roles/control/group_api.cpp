@@ -25,6 +25,10 @@ constexpr Duration kLeaderPatience = 800ms;
 // A long poll may take a minute.
 constexpr Duration kForwardTimeout = 75s;
 constexpr std::string_view kForwarded = "x-dirigent-forwarded";
+// In an answer to a request that was passed on: nothing has been done, the leader is another one.
+constexpr std::string_view kNotLeader = "X-Dirigent-Not-Leader";
+// Between two looks for the leader while its change has not been noticed here.
+constexpr Duration kLookInterval = 10ms;
 
 io::HttpResponse problem(int status, std::string_view code, std::string_view detail, std::string_view hint, bool retriable) {
   auto response = io::json_response(status, problem_json(status, code, detail, hint, retriable));
@@ -88,10 +92,22 @@ class Front {
         co_return co_await local_(std::move(request));
       }
       const auto leader = role_.other_leader();
+      const bool was_passed_on = io::find_header(request.headers, kForwarded).has_value();
+      if (was_passed_on) {
+        auto moved = problem(503, "unavailable", "this control plane does not lead any more; nothing has been changed", "", true);
+        moved.headers.emplace_back(kNotLeader, "1");
+        co_return moved;
+      }
       const std::string server = !leader ? "" : port_ == Port::admin ? leader->admin : leader->form;
-      if (!server.empty() && !io::find_header(request.headers, kForwarded)) {
+      if (!server.empty()) {
         auto passed = co_await pass_on(request, server);
-        if (passed) co_return std::move(*passed);
+        const bool has_moved = passed && io::find_header(passed->headers, kNotLeader).has_value();
+        if (passed && !has_moved) co_return std::move(*passed);
+        if (has_moved && io::Loop::now() < deadline) {
+          (void)co_await role_.leadership_changed(std::min(deadline, io::Loop::now() + kLookInterval));
+          continue;
+        }
+        if (has_moved) co_return std::move(*passed);
         // Once more where nothing can happen twice: the leader may have died just now, and the next one is seen soon.
         const bool is_safe = request.method == "GET" || request.method == "HEAD" || request.method == "PUT";
         if (!is_safe || io::Loop::now() >= deadline) co_return problem(503, "unavailable", passed.error().message, "the change may have been made or not: look, then try again", true);
