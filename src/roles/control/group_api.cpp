@@ -24,6 +24,8 @@ constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
 constexpr Duration kLeaderPatience = 800ms;
 // A long poll may take a minute.
 constexpr Duration kForwardTimeout = 75s;
+// A leader that has been replaced may still answer what it was asked: its answer can be on the way.
+constexpr Duration kLastWords = 200ms;
 constexpr std::string_view kForwarded = "x-dirigent-forwarded";
 // In an answer to a request that was passed on: nothing has been done, the leader is another one.
 constexpr std::string_view kNotLeader = "X-Dirigent-Not-Leader";
@@ -163,8 +165,12 @@ class Front {
     role_.tasks().spawn(perform(exchange, role_.loop(), std::move(call)));
     const Waiting waiting(role_.leader_waiters(), exchange->changed);
     const Term term = role_.group_view().term;
-    while (!exchange->result && role_.group_view().term == term && !role_.stopping()) {
-      exchange->changed->expires_after(kForwardTimeout);
+    std::optional<Instant> give_up;
+    while (!exchange->result && !role_.stopping()) {
+      const Instant now = io::Loop::now();
+      if (!give_up && role_.group_view().term != term) give_up = now + kLastWords;
+      if (give_up && now >= *give_up) break;
+      exchange->changed->expires_after(give_up ? *give_up - now : kForwardTimeout);
       std::error_code woken;
       co_await exchange->changed->async_wait(asio::redirect_error(use_task, woken));
     }
