@@ -195,7 +195,13 @@ void Session::decided(Hello hello, std::string refusal) {
     kj_.pump();
   }
   if (!refusal.empty()) {
-    log_warn("rpc", "refused the hello of {}: {}", connection_ ? connection_->peer() : "a peer", refusal);
+    // Being sent to the leader is the usual way in, and after a failover a thousand peers come along it.
+    const std::string peer = connection_ ? connection_->peer() : "a peer";
+    if (owner->leader().empty()) {
+      log_warn("rpc", "refused the hello of {}: {}", peer, refusal);
+    } else {
+      log_debug("rpc", "refused the hello of {}: {}", peer, refusal);
+    }
     leave(std::move(refusal));
     return;
   }

@@ -9,6 +9,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -27,6 +28,7 @@ namespace {
 
 // How busy the node is. That it lives is told by the connection itself, every second.
 constexpr Duration kUsageInterval = 10s;
+constexpr Duration kUsageIntervalMax = 60s;  // while it hardly changes
 
 // Memory in use on the machine, and the load average as CPUs in use.
 Resources measure_usage() {
@@ -70,7 +72,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   void joined(Term term) override {
     is_joined_ = true;
     log_info("worker", "node {} joined the cluster, term {}", options_.node.id, term);
-    say_usage();
+    say_usage(true);
     told_images_.reset();
     tasks_.spawn(tell_images());
   }
@@ -99,7 +101,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   io::Action launch(StartSandbox order);
   io::Action probe(core::KeeperEffects::Probe probe);
   io::Action remove(core::KeeperEffects::Remove removal);
-  void say_usage();
+  void say_usage(bool even_the_same);
   io::Action prefetch(std::string image);
   io::Action tell_images();
   io::Action heartbeat();
@@ -110,6 +112,8 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   WorkerRoleOptions options_;
   std::unique_ptr<sandbox::Runtime> runtime_;
   core::Keeper keeper_;
+  NodeUsage told_usage_;
+  Instant told_usage_at_{};
   io::TaskGroup tasks_;
   io::WakeupTimer timer_;
   std::unique_ptr<rpc::WorkerClient> client_;
@@ -223,10 +227,19 @@ io::Action WorkerRoleImpl::remove(core::KeeperEffects::Remove removal) {
   perform(std::move(effects));
 }
 
-void WorkerRoleImpl::say_usage() {
+void WorkerRoleImpl::say_usage(bool even_the_same) {
   NodeHeartbeat beat;
   beat.usage.used = measure_usage();
   beat.usage.sandboxes = static_cast<std::uint32_t>(keeper_.size());
+  // A call from each of thousands of nodes, for a figure that people look at: not for what they would not see.
+  const auto is_close = [](std::int64_t a, std::int64_t b, std::int64_t capacity) { return std::abs(a - b) * 50 <= capacity; };
+  const NodeUsage& told = told_usage_;
+  const bool is_news = beat.usage.sandboxes != told.sandboxes || !is_close(beat.usage.used.cpu.value, told.used.cpu.value, options_.node.capacity.cpu.value) ||
+                       !is_close(beat.usage.used.memory.value, told.used.memory.value, options_.node.capacity.memory.value);
+  const Instant now = io::Loop::now();
+  if (!even_the_same && !is_news && now - told_usage_at_ < kUsageIntervalMax) return;
+  told_usage_ = beat.usage;
+  told_usage_at_ = now;
   client_->send(beat);
 }
 
@@ -260,7 +273,7 @@ io::Action WorkerRoleImpl::heartbeat() {
     const Duration pause = kUsageInterval / 2 + Duration(static_cast<Duration::rep>(rng.unit() * static_cast<double>(kUsageInterval.count())));
     Status slept = co_await io::sleep_for(loop_, pause);
     if (!slept) co_return;
-    if (is_joined_) say_usage();
+    if (is_joined_) say_usage(false);
   }
 }
 
