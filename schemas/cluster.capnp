@@ -127,7 +127,7 @@ struct Resources {
 # One thing a worker has to say.
 struct WorkerMessage {
   union {
-    # This is how busy it is. Said on joining and every ten seconds or so.
+    # This is how busy it is. Said on joining and when it changes, see docs/protocol_rpc.md.
     heartbeat @0 :NodeUsage;
     # A sandbox has changed its state or its address.
     sandboxChanged @1 :SandboxStatus;
