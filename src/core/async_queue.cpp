@@ -237,6 +237,11 @@ void AsyncQueue::erase(const CallId& id) {
 
 // --- at the start -------------------------------------------------------------------------------------------------
 
+void AsyncQueue::reserve(std::size_t calls) {
+  entries_.reserve(entries_.size() + calls);
+  restoring_.reserve(restoring_.size() + calls);
+}
+
 void AsyncQueue::restore(const CallId& id, const CallState& state, WallTime now, AsyncEffects& effects) {
   const auto [known, is_new] = entries_.try_emplace(id);
   if (!is_new) return;  // in two stores: one had been adopted and is back

@@ -47,10 +47,15 @@ void CallIndex::forget(const CallId& id, std::uint8_t parts) {
   if (is_empty) calls_.erase(known);
 }
 
-const PartPlace* CallIndex::find(const CallId& id, CallPart part) const {
+const CallIndex::Places* CallIndex::find(const CallId& id) const {
   const auto known = calls_.find(id);
-  if (known == calls_.end()) return nullptr;
-  const PartPlace& place = known->second[static_cast<std::size_t>(part)];
+  return known == calls_.end() ? nullptr : &known->second;
+}
+
+const PartPlace* CallIndex::find(const CallId& id, CallPart part) const {
+  const Places* places = find(id);
+  if (places == nullptr) return nullptr;
+  const PartPlace& place = (*places)[static_cast<std::size_t>(part)];
   return place.segment == 0 ? nullptr : &place;
 }
 

@@ -41,13 +41,17 @@ class CallIndex {
   [[nodiscard]] std::uint64_t live_bytes(std::uint64_t segment) const;
   void forget_segment(std::uint64_t segment) { live_of_.erase(segment); }
 
+  using Places = std::array<PartPlace, kCallParts>;
+  // All parts at once; nullptr: the call is not there.
+  [[nodiscard]] const Places* find(const CallId& id) const;
+  void reserve(std::size_t calls) { calls_.reserve(calls); }
+
   template <class Visit>
   void for_each(Visit visit) const {
     for (const auto& [id, places] : calls_) visit(id, places);
   }
 
  private:
-  using Places = std::array<PartPlace, kCallParts>;
   void kill(PartPlace& place);
 
   std::uint64_t first_;

@@ -22,6 +22,8 @@ namespace dirigent::store {
 namespace {
 
 constexpr std::size_t kFindingsMax = 20;
+constexpr std::size_t kExpectedCallBytes = 400;
+constexpr std::size_t kExpectedCallsMax = std::size_t{1} << 20;
 
 Status make_directory(const std::string& directory) {
   std::error_code error;
@@ -100,6 +102,8 @@ Status LogCallStore::load() {
   std::sort(numbers.begin(), numbers.end());
   next_number_ = numbers.empty() ? 1 : numbers.back() + 1;
   index_ = std::make_unique<CallIndex>(numbers.empty() ? 1 : numbers.front());
+  // A guess; a table that has to grow to a million is built ten times over.
+  index_->reserve(std::min<std::size_t>(kExpectedCallsMax, numbers.size() * static_cast<std::size_t>(options_.segment_bytes.value) / kExpectedCallBytes));
   StoreId in_segments = 0;
   std::shared_ptr<Segment> unsealed;
   std::uint32_t unsealed_end = 0;
@@ -198,36 +202,38 @@ std::vector<FoundCall> LogCallStore::found() {
   index_->for_each([&](const CallId&, const auto& places) { state_bytes += places[static_cast<std::size_t>(CallPart::state)].size; });
   found_states_.clear();
   found_states_.reserve(state_bytes);
-  const auto add = [&](const CallId& id, std::string_view state) {
+  constexpr auto kState = static_cast<std::size_t>(CallPart::state);
+  const auto add = [&](const CallId& id, const CallIndex::Places& places, std::string_view state) {
     FoundCall call;
     call.id = id;
     const std::size_t at = found_states_.size();
     found_states_ += state;
     call.state = std::string_view(found_states_).substr(at);  // the capacity is enough: it does not move
-    call.has_request = index_->find(id, CallPart::request) != nullptr;
-    call.has_result = index_->find(id, CallPart::result) != nullptr;
+    call.has_request = places[static_cast<std::size_t>(CallPart::request)].segment != 0;
+    call.has_result = places[static_cast<std::size_t>(CallPart::result)].segment != 0;
     calls.push_back(call);
   };
   for (const auto& [number, segment] : segments_) {
     const auto bytes = segment->read(0, segment->file_bytes());
     if (!bytes) continue;
-    constexpr auto kState = static_cast<std::size_t>(CallPart::state);
     scan_records(*bytes, [&, number = number](const RecordHeader& header, std::uint32_t offset) {
       const std::uint32_t place = offset + header.offset_of(kState);
-      if (!header.has(kState) || !index_->is_current(header.id, kState, number, place)) return;
+      if (!header.has(kState)) return;
+      const CallIndex::Places* places = index_->find(header.id);
+      if (places == nullptr || (*places)[kState].offset != place || index_->segment_of((*places)[kState]) != number) return;
       const std::string_view state = std::string_view(*bytes).substr(place, header.sizes[kState]);
       if (crc32c(state) == header.checks[kState]) {
-        add(header.id, state);
+        add(header.id, *places, state);
       } else {
         note(fmt::format("{}: the state of call {} is damaged", segment->path(), to_string(header.id)));
         log_error("store", "{}: the state of call {} is damaged", segment->path(), to_string(header.id));
         damage_.damaged_bytes += state.size();
-        add(header.id, {});
+        add(header.id, *places, {});
       }
     });
   }
   index_->for_each([&](const CallId& id, const auto& places) {
-    if (places[static_cast<std::size_t>(CallPart::state)].segment == 0) add(id, {});
+    if (places[kState].segment == 0) add(id, places, {});
   });
   return calls;
 }

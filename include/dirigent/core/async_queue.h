@@ -92,6 +92,8 @@ class AsyncQueue {
   [[nodiscard]] bool is_being_stored(const CallId& id) const;
 
   // --- at the start
+  // So many calls are about to be restored.
+  void reserve(std::size_t calls);
   void restore(const CallId& id, const CallState& state, WallTime now, AsyncEffects& effects);
   // Its state cannot be read.
   void restore_damaged(const CallId& id, WallTime now, AsyncEffects& effects);

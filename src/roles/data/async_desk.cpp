@@ -187,7 +187,9 @@ Status AsyncDesk::open_shelf(const std::string& directory, bool adopted) {
 void AsyncDesk::load(store::CallStore& store) {
   const WallTime at = now();
   std::size_t damaged = 0;
-  for (const store::FoundCall& call : store.found()) {
+  const std::vector<store::FoundCall> found = store.found();
+  queue_->reserve(found.size());
+  for (const store::FoundCall& call : found) {
     auto state = core::decode_call_state(call.state);
     const bool lacks_request = state && !call.has_request && state->phase != core::CallPhase::done &&
                                state->phase != core::CallPhase::expired;
