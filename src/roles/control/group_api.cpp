@@ -10,6 +10,7 @@
 
 #include "control_role_impl.h"
 #include "dirigent/base/text.h"
+#include "problem_answer.h"
 #include "view_json.h"
 
 namespace dirigent::roles {
@@ -31,21 +32,6 @@ constexpr std::string_view kForwarded = "x-dirigent-forwarded";
 constexpr std::string_view kNotLeader = "X-Dirigent-Not-Leader";
 // Between two looks for the leader while its change has not been noticed here.
 constexpr Duration kLookInterval = 10ms;
-
-io::HttpResponse problem(int status, std::string_view code, std::string_view detail, std::string_view hint, bool retriable) {
-  auto response = io::json_response(status, problem_json(status, code, detail, hint, retriable));
-  for (auto& [name, value] : response.headers) {
-    if (to_lower(name) == "content-type") value = "application/problem+json";
-  }
-  response.headers.emplace_back("X-Dirigent-Reason", code);
-  if (retriable) response.headers.emplace_back("Retry-After", "1");
-  return response;
-}
-
-io::HttpResponse problem(const Error& error, std::string_view hint = {}) {
-  const ErrorTraits known = traits(error.code);
-  return problem(known.http_status, to_string(error.code), error.message, hint, known.retriable);
-}
 
 bool is_of_connection(std::string_view lower) {
   return lower == "connection" || lower == "keep-alive" || lower == "transfer-encoding" || lower == "content-length" || lower == "host" || lower == "te" ||

@@ -12,6 +12,7 @@
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
 #include "roles/control/function_json.h"
+#include "roles/control/problem_answer.h"
 #include "roles/control/view_json.h"
 
 namespace dirigent::roles {
@@ -35,22 +36,6 @@ const ScalingProfile& native_profile() {
 }
 
 // --- answers --------------------------------------------------------------------------------------------------------
-
-io::HttpResponse problem(int status, std::string_view code, std::string_view detail, std::string_view hint = {},
-                         bool retriable = false) {
-  auto response = io::json_response(status, problem_json(status, code, detail, hint, retriable));
-  for (auto& [name, value] : response.headers) {
-    if (to_lower(name) == "content-type") value = "application/problem+json";
-  }
-  response.headers.emplace_back("X-Dirigent-Reason", code);
-  if (retriable) response.headers.emplace_back("Retry-After", "1");
-  return response;
-}
-
-io::HttpResponse problem(const Error& error, std::string_view hint = {}) {
-  const ErrorTraits known = traits(error.code);
-  return problem(known.http_status, to_string(error.code), error.message, hint, known.retriable);
-}
 
 io::HttpResponse wrong_method(std::string_view method, std::string_view path, std::string_view allowed) {
   auto response = problem(405, "method-not-allowed", fmt::format("{} is not possible on {}", method, path),
