@@ -14,6 +14,7 @@
 #include "consensus/durable.h"
 #include "consensus/transport.h"
 #include "dirigent/base/log.h"
+#include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::consensus;
@@ -39,22 +40,6 @@ bool turn_until(io::Loop& loop, Condition condition, Duration limit = 30s) {
   }
   return true;
 }
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "dirigent-consensus-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  std::string path;
-};
 
 // Counts what is applied; its state is the list of commands.
 struct Machine {
@@ -112,7 +97,7 @@ struct Group {
     options.election_timeout = 500ms;
     options.silence_max = 3s;
     options.snapshot_entries = snapshot_after;
-    auto log = store::open_state_log(directory.path + "/" + std::to_string(id));
+    auto log = store::open_state_log(directory.path(std::to_string(id)));
     REQUIRE(log);
     auto& machine = machines[id] = std::make_unique<Machine>();
     auto replica = Replica::start(loop, options, std::move(*log), machine->hooks());

@@ -27,31 +27,12 @@
 #include "catch.h"
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
+#include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::store;
 
 namespace {
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "dirigent-calls-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
-  [[nodiscard]] std::string calls() const { return path_ + "/calls"; }
-
- private:
-  std::string path_;
-};
 
 std::int64_t setting(const char* name, std::int64_t otherwise) {
   const char* text = std::getenv(name);
@@ -150,7 +131,7 @@ bool eventually(Condition condition) {
 TEST_CASE("call store: parts are replaced, dropped and erased, in files and in memory") {
   TemporaryDirectory directory;
   const bool in_files = GENERATE(true, false);
-  auto store = in_files ? open(small(directory.calls())) : memory_call_store(16_MiB);
+  auto store = in_files ? open(small(directory.path("calls"))) : memory_call_store(16_MiB);
   const CallId id = id_of(1);
   const std::string request = bytes_of(1000, 1);
   REQUIRE(write(*store, new_call(id, request, "queued")));
@@ -175,15 +156,15 @@ TEST_CASE("call store: what was written is there after a restart, what was erase
   TemporaryDirectory directory;
   StoreId number = 0;
   {
-    auto store = open(small(directory.calls()));
+    auto store = open(small(directory.path("calls")));
     number = store->id();
     CHECK(number != 0);
     for (std::uint32_t i = 0; i < 300; ++i) REQUIRE(write(*store, new_call(id_of(i), bytes_of(5000, i), "queued" + std::to_string(i))));
     for (std::uint32_t i = 0; i < 300; i += 3) REQUIRE(write(*store, end_of(id_of(i), "answer", "done")));
     for (std::uint32_t i = 1; i < 300; i += 3) REQUIRE(write(*store, erasure(id_of(i))));
   }
-  CHECK(segments(directory.calls()).size() > 3);
-  auto store = open(small(directory.calls()));
+  CHECK(segments(directory.path("calls")).size() > 3);
+  auto store = open(small(directory.path("calls")));
   CHECK(store->id() == number);
   CHECK(store->damage().findings.empty());
   CHECK(store->damage().torn_bytes == 0);
@@ -203,19 +184,19 @@ TEST_CASE("call store: what was written is there after a restart, what was erase
 
 TEST_CASE("call store: a second process is refused by name, and may come when the first has gone") {
   TemporaryDirectory directory;
-  auto store = open(small(directory.calls()));
-  const auto second = open_call_store(small(directory.calls()));
+  auto store = open(small(directory.path("calls")));
+  const auto second = open_call_store(small(directory.path("calls")));
   REQUIRE_FALSE(second.has_value());
   CHECK(second.error().code == ErrorCode::already_exists);
   CHECK(second.error().message.find(std::to_string(::getpid())) != std::string::npos);
   store.reset();
-  CHECK(open_call_store(small(directory.calls())).has_value());
+  CHECK(open_call_store(small(directory.path("calls"))).has_value());
 }
 
 TEST_CASE("call store: what waits is synced together, and alone when told so") {
   TemporaryDirectory directory;
   for (const bool group : {true, false}) {
-    CallStoreOptions options = small(directory.calls() + (group ? "1" : "2"));
+    CallStoreOptions options = small(directory.path("calls") + (group ? "1" : "2"));
     options.group = group;
     auto store = open(options);
     std::promise<void> all;
@@ -238,7 +219,7 @@ TEST_CASE("call store: what waits is synced together, and alone when told so") {
 
 TEST_CASE("call store: above its limit it refuses new calls, not the ends of those it has") {
   TemporaryDirectory directory;
-  CallStoreOptions options = small(directory.calls());
+  CallStoreOptions options = small(directory.path("calls"));
   options.bytes_max = 2_MiB;
   auto store = open(options);
   std::uint32_t accepted = 0;
@@ -259,7 +240,7 @@ TEST_CASE("call store: above its limit it refuses new calls, not the ends of tho
 
 TEST_CASE("call store: what is over leaves the disk, what is needed stays") {
   TemporaryDirectory directory;
-  CallStoreOptions options = small(directory.calls());
+  CallStoreOptions options = small(directory.path("calls"));
   options.clean_after = 1ms;
   std::set<std::uint32_t> kept;
   {
@@ -274,10 +255,10 @@ TEST_CASE("call store: what is over leaves the disk, what is needed stays") {
         store->forget(id_of(i), 0xff);
       }
     }
-    CHECK(disk_use(directory.calls()) > 3'000'000);
+    CHECK(disk_use(directory.path("calls")) > 3'000'000);
     CHECK(eventually([&] {
       store->tidy();
-      return disk_use(directory.calls()) < 3 * (256 << 10) + 16384;
+      return disk_use(directory.path("calls")) < 3 * (256 << 10) + 16384;
     }));
     for (const std::uint32_t i : kept) CHECK(store->read(id_of(i), CallPart::request) == bytes_of(8000, i));
   }
@@ -292,7 +273,7 @@ TEST_CASE("call store: what is over leaves the disk, what is needed stays") {
   }
   CHECK(eventually([&] {
     store->tidy();
-    return segments(directory.calls()).empty();
+    return segments(directory.path("calls")).empty();
   }));
 }
 
@@ -370,12 +351,12 @@ TEST_CASE("call store: whatever happens to its files is recovered or told, never
   std::int64_t harmless = 0;
   std::int64_t told = 0;
   for (std::int64_t i = 0; i < mutations; ++i) {
-    std::filesystem::remove_all(directory.calls());
-    std::filesystem::copy(original, directory.calls());
+    std::filesystem::remove_all(directory.path("calls"));
+    std::filesystem::copy(original, directory.path("calls"));
     std::string what;
-    mutate(directory.calls(), rng, what);
+    mutate(directory.path("calls"), rng, what);
     INFO("DIRIGENT_SEED=" << seed << " mutation " << i << ": " << what);
-    auto store = open(small(directory.calls()));
+    auto store = open(small(directory.path("calls")));
     bool is_told = !store->damage().findings.empty() || store->damage().torn_bytes > 0;
     std::map<CallId, std::string> states;
     for (const auto& call : store->found()) states[call.id] = call.state;
@@ -410,20 +391,20 @@ TEST_CASE("call store: whatever happens to its files is recovered or told, never
 
 TEST_CASE("call store: an unfinished write at the end is dropped, and writing goes on there") {
   TemporaryDirectory directory;
-  { REQUIRE(write(*open(small(directory.calls())), new_call(id_of(1), "request", "queued"))); }
-  const auto file = segments(directory.calls()).front();
+  { REQUIRE(write(*open(small(directory.path("calls"))), new_call(id_of(1), "request", "queued"))); }
+  const auto file = segments(directory.path("calls")).front();
   const int fd = ::open(file.c_str(), O_RDWR | O_CLOEXEC);
   const std::string torn = "CALL" + bytes_of(500, 3);
   REQUIRE(::pwrite(fd, torn.data(), torn.size(), 4096 + 96) == static_cast<ssize_t>(torn.size()));
   ::close(fd);
   {
-    auto store = open(small(directory.calls()));
+    auto store = open(small(directory.path("calls")));
     CHECK(store->damage().torn_bytes > 0);
     CHECK(store->damage().damaged_bytes == 0);
     CHECK(store->read(id_of(1), CallPart::request) == "request");
     REQUIRE(write(*store, new_call(id_of(2), "second", "queued")));
   }
-  auto store = open(small(directory.calls()));
+  auto store = open(small(directory.path("calls")));
   CHECK(store->damage().torn_bytes == 0);
   CHECK(store->found().size() == 2);
 }
@@ -455,7 +436,7 @@ int in_small_disk(const std::string& mount_point, const char* size, Work work) {
 TEST_CASE("call store: on a full disk it refuses, keeps what it has, and works again when there is room") {
   TemporaryDirectory directory;
   const int status = in_small_disk(directory.path(), "3m", [&]() -> int {
-    auto opened = open_call_store(small(directory.calls()));
+    auto opened = open_call_store(small(directory.path("calls")));
     if (!opened) return 1;
     CallStore& store = **opened;
     std::uint32_t accepted = 0;
@@ -479,7 +460,7 @@ TEST_CASE("call store: on a full disk it refuses, keeps what it has, and works a
       if (std::chrono::steady_clock::now() > deadline) return 7;
     }
     opened->reset();
-    auto again = open_call_store(small(directory.calls()));
+    auto again = open_call_store(small(directory.path("calls")));
     if (!again) return 8;
     if ((*again)->found().size() != accepted + 1) return 9;
     return (*again)->damage().findings.empty() ? 0 : 10;
@@ -504,7 +485,7 @@ TEST_CASE("call store: a killed process loses nothing that it was told is durabl
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-      auto opened = open_call_store(small(directory.calls()));
+      auto opened = open_call_store(small(directory.path("calls")));
       if (!opened) ::_exit(1);
       for (std::uint32_t i = first;; ++i) {
         (*opened)->write(new_call(id_of(i), bytes_of(200, i), "queued"), [fd = pipe[1], i](Status status) {
@@ -523,7 +504,7 @@ TEST_CASE("call store: a killed process loses nothing that it was told is durabl
     ::close(pipe[0]);
     ::waitpid(child, nullptr, 0);
     REQUIRE(told.size() >= enough);
-    auto store = open(small(directory.calls()));
+    auto store = open(small(directory.path("calls")));
     CHECK(store->damage().findings.empty());
     for (const std::uint32_t i : told) CHECK(store->read(id_of(i), CallPart::request) == bytes_of(200, i));
     for (const auto& call : store->found()) REQUIRE(write(*store, erasure(call.id)));

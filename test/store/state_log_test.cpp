@@ -24,6 +24,7 @@
 #include <thread>
 
 #include "catch.h"
+#include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::store;
@@ -31,26 +32,6 @@ using namespace dirigent::store;
 namespace {
 
 using Records = std::vector<std::pair<std::string, std::string>>;
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "dirigent-store-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] std::string state() const { return path_ + "/parent/state"; }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Starts this program again with one hidden test, because a fork alone does not take RocksDB's threads along. The
 // child's test finds its directory with child_directory().
@@ -228,9 +209,9 @@ TEST_CASE("state log: a queue that grows beyond its limit refuses, in order, and
 
 TEST_CASE("state log: RocksDB keeps the contract") {
   const TemporaryDirectory directory;
-  const auto log = open_or_fail(directory.state());
+  const auto log = open_or_fail(directory.path("parent/state"));
   struct stat made {};
-  REQUIRE(::stat(directory.state().c_str(), &made) == 0);
+  REQUIRE(::stat(directory.path("parent/state").c_str(), &made) == 0);
   CHECK((made.st_mode & 0777) == 0700);
   check_all(*log);
 }
@@ -238,7 +219,7 @@ TEST_CASE("state log: RocksDB keeps the contract") {
 TEST_CASE("state log: what was durable is there when it is opened again") {
   const TemporaryDirectory directory;
   for (int round = 0; round < 3; ++round) {
-    const auto log = open_or_fail(directory.state());
+    const auto log = open_or_fail(directory.path("parent/state"));
     CHECK(log->read_all("round/")->size() == static_cast<std::size_t>(round));
     REQUIRE(append_and_wait(*log, {{"round/" + std::to_string(round), "v"}, {"gone", std::nullopt}}));
   }
@@ -263,26 +244,26 @@ TEST_CASE("state log: what was acknowledged survives the sudden end of the proce
   CHECK(::poll(&end, 1, 30'000) == 1);
   ::close(end.fd);
   // While it lives, its directory is taken, and the error says by whom.
-  const auto locked = open_state_log(directory.state());
+  const auto locked = open_state_log(directory.path("parent/state"));
   ::kill(child, SIGKILL);
   CHECK(exit_status_of(child) == 1000 + SIGKILL);
   REQUIRE_FALSE(locked.has_value());
   CHECK(locked.error().code == ErrorCode::already_exists);
   INFO(locked.error().message);
-  CHECK(locked.error().message.find(directory.state()) != std::string::npos);
+  CHECK(locked.error().message.find(directory.path("parent/state")) != std::string::npos);
   CHECK(locked.error().message.find("process " + std::to_string(child)) != std::string::npos);
 
-  const auto log = open_or_fail(directory.state());
+  const auto log = open_or_fail(directory.path("parent/state"));
   CHECK(log->read_all("k/")->size() == 20);
 }
 
 TEST_CASE("state log: a directory that is open already, or is none, is an error that names it") {
   const TemporaryDirectory directory;
-  const auto log = open_or_fail(directory.state());
-  const auto again = open_state_log(directory.state());
+  const auto log = open_or_fail(directory.path("parent/state"));
+  const auto again = open_state_log(directory.path("parent/state"));
   REQUIRE_FALSE(again.has_value());
   CHECK(again.error().code == ErrorCode::already_exists);
-  CHECK(again.error().message.find(directory.state()) != std::string::npos);
+  CHECK(again.error().message.find(directory.path("parent/state")) != std::string::npos);
   // The failed attempt has not taken the first one's lock away.
   CHECK(append_and_wait(*log, {{"a", "b"}}));
 
@@ -325,16 +306,16 @@ TEST_CASE("child: writes twenty records and vanishes", "[.]") {
 TEST_CASE("state log: a record cut off by a crash is dropped, those before it are kept") {
   const TemporaryDirectory directory;
   write_and_vanish(directory);
-  const std::string file = newest_log(directory.state());
+  const std::string file = newest_log(directory.path("parent/state"));
   std::filesystem::resize_file(file, std::filesystem::file_size(file) - 30);
-  const auto log = open_or_fail(directory.state());
+  const auto log = open_or_fail(directory.path("parent/state"));
   CHECK(log->read_all("k/")->size() == 19);
 }
 
 TEST_CASE("state log: a flipped bit in the middle is reported and never ignored") {
   const TemporaryDirectory directory;
   write_and_vanish(directory);
-  const std::string file = newest_log(directory.state());
+  const std::string file = newest_log(directory.path("parent/state"));
   {
     std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
     const auto middle = static_cast<std::streamoff>(std::filesystem::file_size(file) / 2);
@@ -343,11 +324,11 @@ TEST_CASE("state log: a flipped bit in the middle is reported and never ignored"
     bytes.seekp(middle);
     bytes.put(flipped);
   }
-  const auto log = open_state_log(directory.state());
+  const auto log = open_state_log(directory.path("parent/state"));
   REQUIRE_FALSE(log.has_value());
   INFO(log.error().message);
   CHECK(log.error().code == ErrorCode::corrupt);
-  CHECK(log.error().message.find(directory.state()) != std::string::npos);
+  CHECK(log.error().message.find(directory.path("parent/state")) != std::string::npos);
   CHECK(log.error().message.find("backup") != std::string::npos);
 }
 

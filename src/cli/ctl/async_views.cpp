@@ -3,32 +3,12 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
+#include "cli/ctl/view_reading.h"
 #include "dirigent/base/time.h"
 
 namespace dirigent::cli {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-template <class T>
-void take(const Json& json, const char* name, T& out) {
-  const auto found = json.find(name);
-  if (found != json.end() && !found->is_null()) out = found->get<T>();
-}
-
-template <class Value, class Read>
-Result<Value> parsed(std::string_view body, Read read) {
-  try {
-    Value value;
-    read(Json::parse(body), value);
-    return value;
-  } catch (const Json::exception& error) {
-    return failure(ErrorCode::corrupt, "what was answered is not about asynchronous calls: {}", error.what());
-  }
-}
 
 void read_call(const Json& json, AsyncCallRow& row) {
   take(json, "id", row.id);
@@ -65,7 +45,7 @@ std::string milliseconds(double ms) {
 }  // namespace
 
 Result<AsyncAnswer> read_async(std::string_view body) {
-  return parsed<AsyncAnswer>(body, [](const Json& json, AsyncAnswer& answer) {
+  return parsed<AsyncAnswer>(body, "about asynchronous calls", [](const Json& json, AsyncAnswer& answer) {
     for (const auto& element : json.at("calls")) read_call(element, answer.calls.emplace_back());
     for (const auto& element : json.at("stores")) {
       AsyncStoreRow& row = answer.stores.emplace_back();
@@ -83,11 +63,11 @@ Result<AsyncAnswer> read_async(std::string_view body) {
 }
 
 Result<AsyncCallRow> read_async_call(std::string_view body) {
-  return parsed<AsyncCallRow>(body, [](const Json& json, AsyncCallRow& row) { read_call(json, row); });
+  return parsed<AsyncCallRow>(body, "about asynchronous calls", [](const Json& json, AsyncCallRow& row) { read_call(json, row); });
 }
 
 Result<ChangedAnswer> read_changed(std::string_view body) {
-  return parsed<ChangedAnswer>(body, [](const Json& json, ChangedAnswer& answer) {
+  return parsed<ChangedAnswer>(body, "about asynchronous calls", [](const Json& json, ChangedAnswer& answer) {
     take(json, "changed", answer.changed);
     take(json, "attempts_max", answer.attempts_max);
   });

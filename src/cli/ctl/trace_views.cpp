@@ -2,33 +2,13 @@
 #include "cli/ctl/trace_views.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "cli/ctl/view_reading.h"
 #include "dirigent/base/text.h"
 
 namespace dirigent::cli {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-template <class T>
-void take(const Json& json, const char* name, T& out) {
-  const auto found = json.find(name);
-  if (found != json.end() && !found->is_null()) out = found->get<T>();
-}
-
-// Runs `read` on the parsed text; nlohmann's exceptions end here.
-template <class Value, class Read>
-Result<Value> parsed(std::string_view body, std::string_view what, Read read) {
-  try {
-    Value value;
-    read(Json::parse(body), value);
-    return value;
-  } catch (const Json::exception& error) {
-    return failure(ErrorCode::corrupt, "what was answered is not {}: {}", what, error.what());
-  }
-}
 
 void read_call(const Json& json, CallRow& row) {
   take(json, "call_id", row.call_id);

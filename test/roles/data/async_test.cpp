@@ -12,6 +12,7 @@
 #include "catch.h"
 #include "harness.h"
 #include "roles/data/async_callback.h"
+#include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::test;
@@ -27,22 +28,6 @@ std::function<void(ProxyOptions&)> with_async(std::function<void(AsyncOptions&)>
     if (adjust) adjust(options.async);
   };
 }
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    path_ = (std::filesystem::temp_directory_path() / "dirigent-async-XXXXXX").string();
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] std::string calls() const { return path_ + "/calls"; }
-
- private:
-  std::string path_;
-};
 
 Response post(const Plane& plane, std::string_view target, std::string_view body, std::string_view headers = "") {
   std::string request = "POST " + std::string(target) + " HTTP/1.1\r\nHost: f\r\n" + std::string(headers) +
@@ -252,7 +237,7 @@ TEST_CASE("async: with a directory, calls that were not run when the data plane 
   TemporaryDirectory directory;
   const auto on_disk = with_async([&](AsyncOptions& options) {
     options.durability = AsyncOptions::Durability::group;
-    options.directory = directory.calls();
+    options.directory = directory.path("calls");
     options.store_max = 64_MiB;
   });
   std::vector<std::string> ids;
@@ -285,7 +270,7 @@ TEST_CASE("async: a directory that another one has makes calls wait for it, not 
   TemporaryDirectory directory;
   const auto on_disk = with_async([&](AsyncOptions& options) {
     options.durability = AsyncOptions::Durability::group;
-    options.directory = directory.calls();
+    options.directory = directory.path("calls");
     options.store_max = 64_MiB;
   });
   FakeSandbox sandbox(FakeSandbox::answering(ok("hi")));
@@ -308,7 +293,7 @@ TEST_CASE("async: another data plane adopts a directory, runs what is left and t
   {
     Plane plane(with_async([&](AsyncOptions& options) {
       options.durability = AsyncOptions::Durability::group;
-      options.directory = directory.calls();
+      options.directory = directory.path("calls");
       options.store_max = 64_MiB;
     }));
     plane.route("f", {});
@@ -317,15 +302,15 @@ TEST_CASE("async: another data plane adopts a directory, runs what is left and t
   }
   Plane plane(with_async([&](AsyncOptions& options) {
     options.durability = AsyncOptions::Durability::group;
-    options.directory = own.calls();
+    options.directory = own.path("calls");
     options.store_max = 64_MiB;
   }));
   plane.route("f", {sandbox.address()});
   CHECK(result_of(plane, id).status == 503);
   const auto adopt = [&](const std::string& path) { return plane.on_loop([&] { return plane.plane().async()->adopt(path); }); };
-  CHECK(adopt(own.calls() + "/nothing").error().code == ErrorCode::not_found);
-  CHECK(adopt(own.calls()).error().code == ErrorCode::already_exists);
-  CHECK(adopt(directory.calls()));
+  CHECK(adopt(own.path("calls") + "/nothing").error().code == ErrorCode::not_found);
+  CHECK(adopt(own.path("calls")).error().code == ErrorCode::already_exists);
+  CHECK(adopt(directory.path("calls")));
   CHECK(wait_for_result(plane, id).body == "answer orphan");
 }
 
