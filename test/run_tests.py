@@ -36,6 +36,12 @@ def counts(output, status):
     return [1, 0, 0] if status == 0 else [0, 1, 0]
 
 
+def condensed(output):
+    """What a failed program printed, without the log lines unless they are all there is: they would hide what failed."""
+    without_log = "\n".join(line for line in output.splitlines() if not line.startswith('{"time":'))
+    return f"{without_log[-12000:]}\n--- the end of it with its log:\n{output[-4000:]}"
+
+
 for test in tests:
     name = test["name"]
     if chosen and name not in chosen:
@@ -59,6 +65,6 @@ for test in tests:
     for line in interesting:
         print(f"      {line.strip()}", flush=True)
     if status != 0:
-        print(output[-12000:], flush=True)
+        print(condensed(output), flush=True)
 print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
 sys.exit(1 if totals[1] else 0)

@@ -177,6 +177,8 @@ bool poll_result(const std::string& address, const std::string& id, Ledger& ledg
 }  // namespace
 
 TEST_CASE("async: a data plane that is killed loses no accepted call, and runs none again that had ended") {
+  INFO("DIRIGENT names the program; test/run_tests.py sets it");
+  REQUIRE(std::getenv("DIRIGENT") != nullptr);
   const auto kills = setting("DIRIGENT_KILLS", 20);
   const auto seed = static_cast<std::uint64_t>(setting("DIRIGENT_SEED", static_cast<std::int64_t>(entropy_seed() >> 1)));
   INFO("again: DIRIGENT_SEED=" << seed << " DIRIGENT_KILLS=" << kills);
