@@ -29,7 +29,7 @@ capnp::ReaderOptions reader_options() {
 
 Connection::Connection(KjLoop& kj, Side side, Duration silence_max, ConnectionHooks hooks)
     : kj_(kj), silence_max_(silence_max),
-      ping_interval_(side == Side::client ? std::min(kClientPingInterval, silence_max / 3) : std::min(kServerPingInterval, silence_max / 2)), hooks_(std::move(hooks)) {
+      ping_interval_(side == Side::client ? std::min(kClientPingInterval, silence_max / 3) : std::min(kServerPingInterval, silence_max * 2 / 3)), hooks_(std::move(hooks)) {
   timer_.owner = this;
   timer_.fire = [](void* owner, Instant) {
     auto self = static_cast<Connection*>(owner)->weak_from_this().lock();
