@@ -156,11 +156,13 @@ std::optional<std::uint64_t> segment_number(std::string_view name) {
 Result<std::shared_ptr<Segment>> Segment::create(const std::string& directory, std::uint64_t number, StoreId store,
                                                  std::uint32_t size) {
   const std::string path = directory + "/" + segment_name(number);
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0) return errno_failure(errno, fmt::format("cannot make {}", path));
+  // A process that ends in the middle leaves no segment without a header, which would look like damage.
+  const std::string unfinished = path + kUnfinished;
+  const int fd = ::open(unfinished.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0) return errno_failure(errno, fmt::format("cannot make {}", unfinished));
   std::shared_ptr<Segment> segment(new Segment(path, number, fd));
   const auto give_up = [&](tl::unexpected<Error> error) -> Result<std::shared_ptr<Segment>> {
-    ::unlink(path.c_str());
+    ::unlink(unfinished.c_str());
     return error;
   };
   if (const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(size)); error != 0) {
@@ -173,8 +175,12 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& directory, s
   put(header.data(), 28, size);
   put(header.data(), 8, crc32c(std::string_view(header).substr(16)));
   if (Status written = write_all(fd, header, 0, path); !written) return give_up(failure(written.error()));
-  if (::fsync(fd) != 0) return give_up(errno_failure(errno, fmt::format("cannot sync {}", path)));
-  if (Status synced = sync_directory(directory); !synced) return give_up(failure(synced.error()));
+  if (::fsync(fd) != 0) return give_up(errno_failure(errno, fmt::format("cannot sync {}", unfinished)));
+  if (::rename(unfinished.c_str(), path.c_str()) != 0) return give_up(errno_failure(errno, fmt::format("cannot rename {}", unfinished)));
+  if (Status synced = sync_directory(directory); !synced) {
+    ::unlink(path.c_str());
+    return failure(synced.error());
+  }
   segment->store_ = store;
   segment->size_ = size;
   segment->file_bytes_ = size;

@@ -27,6 +27,8 @@ static_assert(std::endian::native == std::endian::little, "records are copied as
 inline constexpr std::uint32_t kSegmentHeaderSpace = 4096;
 inline constexpr std::uint32_t kRecordHeaderSize = 72;
 inline constexpr std::uint32_t kSegmentBytesMax = 1U << 30;
+// Behind the name of a segment that is being made.
+inline constexpr const char* kUnfinished = ".new";
 
 struct RecordHeader {
   enum Flags : std::uint8_t { erases = 8, seals = 16 };  // below: masks of the parts that are there

@@ -16,6 +16,9 @@ namespace dirigent::store {
 
 namespace {
 
+constexpr std::chrono::milliseconds kPatience{2};      // of changes that may wait
+// As many ends make a group of their own: a backlog that is worked off with nothing being accepted does not wait.
+constexpr std::size_t kCompany = 8;
 constexpr std::uint64_t kGroupBytesMax = 4 << 20;       // so that its first change does not wait for megabytes of later ones
 constexpr std::uint64_t kQueueBytesMax = 256 << 20;     // of changes that wait; a disk that hangs must not eat the memory
 constexpr std::uint32_t kSliceBytes = 512 << 10;        // moved at a time by cleaning, between two groups
@@ -64,6 +67,8 @@ void LogCallStore::write(CallWrite change, std::function<void(Status)> done) {
     refused = queued_bytes_ + pending.bytes > kQueueBytesMax && queued_bytes_ > 0;
     if (!refused) {
       queued_bytes_ += pending.bytes;
+      if (!pending.change.may_wait) ++urgent_;
+      if (queue_.empty()) waiting_since_ = std::chrono::steady_clock::now();
       queue_.push_back(std::move(pending));
       figures_.queued = queue_.size();
     }
@@ -112,16 +117,31 @@ CallStoreFigures LogCallStore::figures() const {
 
 // --- the writer ---------------------------------------------------------------------------------------------------
 
+// The ends of calls wait for the next acceptance to share a sync with: a client that submits one call after the other would
+// wait for the sync of the last one's end otherwise.
+bool LogCallStore::is_time() const {
+  if (closing_ || wants_cleaning() || urgent_ > 0) return true;
+  if (queue_.empty()) return false;
+  return !options_.group || queue_.size() >= kCompany || std::chrono::steady_clock::now() >= waiting_since_ + kPatience;
+}
+
 void LogCallStore::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return closing_ || !queue_.empty() || wants_cleaning(); });
+    while (!is_time()) {
+      if (queue_.empty()) {
+        changed_.wait(lock);
+      } else {
+        changed_.wait_until(lock, waiting_since_ + kPatience);
+      }
+    }
     if (queue_.empty() && closing_) return;
     std::deque<Pending> taken;
     std::uint64_t bytes = 0;
     const std::size_t count_max = options_.group ? queue_.size() : std::min<std::size_t>(queue_.size(), 1);
     while (taken.size() < count_max && (taken.empty() || bytes + queue_.front().bytes <= kGroupBytesMax)) {
       bytes += queue_.front().bytes;
+      if (!queue_.front().change.may_wait) --urgent_;
       taken.push_back(std::move(queue_.front()));
       queue_.pop_front();
     }

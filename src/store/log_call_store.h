@@ -10,6 +10,7 @@
 // it, and a call that is over cannot come back.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -74,6 +75,7 @@ class LogCallStore final : public CallStore {
   void flush(Group& group);
   void answer(Pending& pending, const Status& status);
 
+  [[nodiscard]] bool is_time() const;         // to write what is queued. REQUIRES: the lock is held
   [[nodiscard]] bool wants_cleaning() const;  // REQUIRES: the lock is held
   void clean_some();
   void begin_cleaning(const std::shared_ptr<Segment>& segment);
@@ -88,6 +90,8 @@ class LogCallStore final : public CallStore {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Pending> queue_;
+  std::size_t urgent_ = 0;           // of queue_, those that may not wait
+  std::chrono::steady_clock::time_point waiting_since_{};  // the oldest of queue_
   std::uint64_t queued_bytes_ = 0;
   bool closing_ = false;
   std::map<std::uint64_t, std::shared_ptr<Segment>> segments_;  // the active one too

@@ -94,11 +94,15 @@ Result<std::unique_ptr<CallStore>> LogCallStore::open(CallStoreOptions options) 
 
 Status LogCallStore::load() {
   std::vector<std::uint64_t> numbers;
+  std::vector<std::filesystem::path> unfinished;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(options_.directory, error)) {
+    if (entry.path().extension() == kUnfinished) unfinished.push_back(entry.path());
     if (const auto number = segment_number(entry.path().filename().string())) numbers.push_back(*number);
   }
   if (error) return errno_failure(error.value(), fmt::format("cannot list {}", options_.directory));
+  // Of a process that ended while it made them; one that stays costs its room only.
+  for (const auto& path : unfinished) std::filesystem::remove(path, error);
   std::sort(numbers.begin(), numbers.end());
   next_number_ = numbers.empty() ? 1 : numbers.back() + 1;
   index_ = std::make_unique<CallIndex>(numbers.empty() ? 1 : numbers.front());

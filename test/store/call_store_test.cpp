@@ -217,6 +217,41 @@ TEST_CASE("call store: what waits is synced together, and alone when told so") {
   }
 }
 
+TEST_CASE("call store: what may wait is written though nothing else comes, and in its place in the order") {
+  TemporaryDirectory directory;
+  {
+    auto store = open(small(directory.path("calls")));
+    for (std::uint32_t i = 0; i < 3; ++i) {
+      CallWrite patient = new_call(id_of(i), "x", "queued");
+      patient.may_wait = true;
+      REQUIRE(write(*store, std::move(patient)));
+    }
+    CallWrite patient = new_call(id_of(9), "x", "first");
+    patient.may_wait = true;
+    store->write(std::move(patient), [](Status) {});
+    REQUIRE(write(*store, new_call(id_of(9), "x", "second")));
+    patient = new_call(id_of(10), "x", "last");
+    patient.may_wait = true;
+    store->write(std::move(patient), [](Status) {});
+  }
+  auto store = open(small(directory.path("calls")));
+  const auto calls = store->found();
+  CHECK(calls.size() == 5);
+  CHECK(store->read(id_of(9), CallPart::state) == "second");
+  CHECK(store->read(id_of(10), CallPart::state) == "last");
+}
+
+TEST_CASE("call store: a segment that was being made is nothing") {
+  TemporaryDirectory directory;
+  { REQUIRE(write(*open(small(directory.path("calls"))), new_call(id_of(1), "x", "queued"))); }
+  const std::string unfinished = directory.path("calls/00000000000000000002.calls.new");
+  std::ofstream(unfinished) << "anything";
+  auto store = open(small(directory.path("calls")));
+  CHECK(store->damage().findings.empty());
+  CHECK_FALSE(std::filesystem::exists(unfinished));
+  CHECK(store->read(id_of(1), CallPart::request) == "x");
+}
+
 TEST_CASE("call store: above its limit it refuses new calls, not the ends of those it has") {
   TemporaryDirectory directory;
   CallStoreOptions options = small(directory.path("calls"));

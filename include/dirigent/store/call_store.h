@@ -33,6 +33,7 @@ struct CallWrite {
   std::array<std::optional<std::string>, kCallParts> parts;  // what is set replaces what was there
   std::uint8_t drops = 0;   // masks of parts that are not needed any more
   bool erases = false;      // the call is forgotten altogether
+  bool may_wait = false;    // for others to share its sync with, a millisecond or two: nobody is waiting for the answer
   bool is_new = false;      // refused when it would take the room that is kept for the ends of other calls
 
   std::optional<std::string>& operator[](CallPart part) { return parts[static_cast<std::size_t>(part)]; }

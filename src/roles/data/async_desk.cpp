@@ -353,6 +353,7 @@ void AsyncDesk::write_state(const CallId& id, const core::CallState& state, cons
   store::CallWrite write;
   write.id = id;
   write.drops = what.drops;
+  write.may_wait = true;
   write[CallPart::state] = encode(state);
   if (what.with_result) write[CallPart::result] = what.result;
   store->write(std::move(write), [this_alive = std::weak_ptr<AsyncDesk*>(alive_), &main = main_, id](Status status) {
