@@ -116,4 +116,17 @@ void Catalog::apply(const CatalogCommand& command) {
   }
 }
 
+NodeUse Catalog::use_of(const NodeId& node) const {
+  const auto found = node_uses_.find(node);
+  return found == node_uses_.end() ? NodeUse::open : found->second;
+}
+
+void Catalog::apply(const SetNodeUse& command) {
+  if (command.use == NodeUse::open) {
+    node_uses_.erase(command.node);
+  } else {
+    node_uses_[command.node] = command.use;
+  }
+}
+
 }  // namespace dirigent::core

@@ -63,6 +63,10 @@ void Conductor::restore(std::vector<Function> functions, Instant now) {
   if (!catalog_.functions().empty()) recovering_until_ = now + options_.recovery_time;
 }
 
+void Conductor::restore(const std::vector<SetNodeUse>& nodes) {
+  for (const auto& node : nodes) catalog_.apply(node);
+}
+
 void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffects& effects) {
   Work work{now, effects};
   work.confirm = true;
@@ -164,6 +168,7 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
     effects.disconnects.emplace_back(*known->session, fmt::format("node {} has joined anew", hello.node.id));
   }
   Node& node = fleet_.join(hello.node, session, now);
+  fleet_.set_use(node, catalog_.use_of(hello.node.id));
   std::erase_if(lost_nodes_, [&](const auto& lost) { return lost.second == hello.node.id; });
 
   std::set<SandboxId> reported;
@@ -234,16 +239,18 @@ void Conductor::worker_lost(SessionId session, Instant now, ConductorEffects& ef
   lost_nodes_.emplace(now + options_.node_loss_grace, node->info.id);
 }
 
-Status Conductor::set_schedulable(const NodeId& id, bool schedulable, Instant now, ConductorEffects& effects) {
-  Node* node = fleet_.find_node(id);
-  if (node == nullptr) return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", id);
+void Conductor::commit(const SetNodeUse& command, Instant now, ConductorEffects& effects) {
+  catalog_.apply(command);
+  Node* node = fleet_.find_node(command.node);
+  if (node == nullptr) return;
   Work work{now, effects};
-  fleet_.set_cordoned(*node, !schedulable);
-  if (schedulable) {
-    retry_without_room(work);
-  }
+  fleet_.set_use(*node, command.use);
+  if (command.use == NodeUse::open) retry_without_room(work);
+  // On a drained node there are none that count any more; on one that is no longer drained they do again.
+  std::set<FunctionName> touched;
+  for (const SandboxId id : node->sandboxes) touched.insert(fleet_.find(id)->function);
+  for (const auto& name : touched) reconcile(name, work);
   flush_routes(work);
-  return {};
 }
 
 Result<std::vector<NodeId>> Conductor::prefetch(const std::string& image, const std::optional<NodeId>& node, ConductorEffects& effects) {

@@ -115,9 +115,11 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   for (const SandboxId id : fleet_.of(name)) {
     Sandbox* sandbox = fleet_.find(id);
     if (!is_pending(sandbox->state) && sandbox->state != SandboxState::ready) continue;
+    // What a drained node has is treated like an older revision: it serves until others can.
+    const bool is_current = serving != nullptr && sandbox->revision == serving->number && fleet_.find_node(sandbox->node)->use != NodeUse::drained;
     if (sandbox->is_spare) {
-      (serving != nullptr && sandbox->revision == serving->number ? spares : old_spares).push_back(sandbox);
-    } else if (serving != nullptr && sandbox->revision == serving->number) {
+      (is_current ? spares : old_spares).push_back(sandbox);
+    } else if (is_current) {
       current.push_back(sandbox);
     } else if (candidate != nullptr && sandbox->revision == candidate->number) {
       has_verification = true;

@@ -59,8 +59,8 @@ void Fleet::forget(const NodeId& id) {
   nodes_.erase(found);
 }
 
-void Fleet::set_cordoned(Node& node, bool cordoned) {
-  node.cordoned = cordoned;
+void Fleet::set_use(Node& node, NodeUse use) {
+  node.use = use;
   index(node);
 }
 

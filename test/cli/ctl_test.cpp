@@ -231,6 +231,17 @@ TEST_CASE("ctl nodes: a table, and cordon by name") {
   CHECK_CONTAINS(c.ctl({"nodes", "-o", "wide"}).out, "disk=ssd");
   CHECK_CONTAINS(c.ctl({"cordon", "laptop"}).err, "no new sandboxes");
   CHECK_CONTAINS(c.ctl({"nodes"}).out, "cordoned");
+  c.service.node_list.front().sandboxes = 3;
+  const Run drained = c.ctl({"drain", "laptop"});
+  CHECK(drained.status == 0);
+  CHECK_CONTAINS(drained.err, "laptop has 1 sandboxes left");
+  CHECK_CONTAINS(drained.err, "laptop has no sandboxes");
+  c.service.node_list.front().sandboxes = 1000;
+  const Run late = c.ctl({"drain", "laptop", "--wait-timeout", "1ms"});
+  CHECK(late.status == 6);
+  CHECK_CONTAINS(late.err, "draining goes on");
+  CHECK(c.ctl({"drain", "laptop", "--no-wait"}).status == 0);
+  CHECK(c.ctl({"drain", "laptop", "--wait-timeout", "soon"}).status == 2);
   const Run unknown = c.ctl({"uncordon", "labtop"});
   CHECK(unknown.status == 3);
   CHECK_CONTAINS(unknown.err, "did you mean \"laptop\"?");
@@ -248,7 +259,7 @@ TEST_CASE("ctl invoke: the answer goes to stdout, the picture to stderr, --fail 
         response.headers.emplace_back("X-Call-Id", "01J9");
         co_return response;
       });
-  c.service.data_plane_list = {{DataPlaneId{"d"}, plane.address(), 0s}};
+  c.service.data_plane_list = {{DataPlaneId{"d"}, plane.address(), 0s, ""}};
   c.ctl({"deploy", "hello", "--image", "builtin:hello", "-q"});
   const Run run = c.ctl({"invoke", "hello", "-v", "-d", "hi", "-H", "X-A: b", "--path", "/x?y=1"});
   CHECK(run.status == 0);

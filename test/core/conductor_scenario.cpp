@@ -6,7 +6,7 @@
 //   function NAME [image=I] [limit=N] [min=N] [max=N] [warm=N] [reaction=R] [verify]     deploys
 //   delete NAME | scale NAME N|auto
 //   worker NAME [cpu=MILLI] [memory=MIB] [starts=N] [S1:FUNCTION:REVISION:STATE ...]       joins, reporting sandboxes
-//   leave NAME | lose NAME | cordon NAME | uncordon NAME
+//   leave NAME | lose NAME | cordon NAME | drain NAME | uncordon NAME
 //   plane NAME [S1:GRANTED:HELD ...] | lose-plane NAME | leave-plane NAME
 //   load PLANE FUNCTION waiting=N in_flight=N [occupied=S1,S2]
 //   starting|ready|gone S1 [cause=CAUSE]
@@ -62,8 +62,9 @@ class Cluster {
       conductor_->data_plane_said(sessions_.at(words.at(1)), DataPlaneLeaving{}, now_, effects);
     } else if (verb == "leave") {
       conductor_->worker_said(sessions_.at(words.at(1)), WorkerLeaving{}, now_, effects);
-    } else if (verb == "cordon" || verb == "uncordon") {
-      REQUIRE(conductor_->set_schedulable(NodeId{words.at(1)}, verb == "uncordon", now_, effects));
+    } else if (verb == "cordon" || verb == "drain" || verb == "uncordon") {
+      const NodeUse use = verb == "cordon" ? NodeUse::cordoned : verb == "drain" ? NodeUse::drained : NodeUse::open;
+      conductor_->commit(SetNodeUse{NodeId{words.at(1)}, use}, now_, effects);
     } else if (verb == "load") {
       load(words, effects);
     } else if (verb == "starting" || verb == "ready" || verb == "gone") {
@@ -81,7 +82,9 @@ class Cluster {
     } else if (verb == "restart") {
       std::vector<Function> functions;
       for (const auto& [name, function] : conductor_->catalog().functions()) functions.push_back(function);
-      restart(std::move(functions));
+      std::vector<SetNodeUse> nodes;
+      for (const auto& [node, use] : conductor_->catalog().node_uses()) nodes.push_back({node, use});
+      restart(std::move(functions), nodes);
     } else if (verb == "writes") {
       writes_fail_ = words.at(1) == "fail";
     } else if (verb == "show") {
@@ -94,11 +97,12 @@ class Cluster {
   }
 
  private:
-  void restart(std::vector<Function> functions) {
+  void restart(std::vector<Function> functions, const std::vector<SetNodeUse>& nodes = {}) {
     ConductorOptions options;
     options.term = Term{++term_};
     conductor_ = std::make_unique<Conductor>(options);
     conductor_->restore(std::move(functions), now_);
+    conductor_->restore(nodes);
   }
 
   template <class... Args>
@@ -312,4 +316,5 @@ TEST_CASE("conductor: no room is said after a while and forgotten when there is 
 TEST_CASE("conductor: functions take turns when workers start as many sandboxes as they may") { run_scenario("starts"); }
 TEST_CASE("conductor: a spare is started unasked, serves when one more is wanted, and is replaced behind") { run_scenario("spares"); }
 TEST_CASE("conductor: spares stand back when a wanted sandbox lacks room or a start") { run_scenario("spares_room"); }
+TEST_CASE("conductor: what a drained node has serves until others can, and leaves then") { run_scenario("draining_node"); }
 TEST_CASE("conductor: a leaving or cordoned node gets nothing new") { run_scenario("leaving"); }

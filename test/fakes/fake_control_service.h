@@ -110,7 +110,15 @@ class FakeControlService final : public roles::ControlService {
     co_return lines;
   }
 
-  std::vector<roles::NodeView> nodes() override { return node_list; }
+  std::vector<roles::NodeView> nodes() override {
+    // A drained node loses one sandbox each time somebody looks.
+    for (auto& node : node_list) {
+      if (node.status != "draining") continue;
+      if (node.sandboxes > 0) --node.sandboxes;
+      if (node.sandboxes == 0) node.status = "drained";
+    }
+    return node_list;
+  }
   Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) override {
     std::vector<NodeId> asked;
     for (auto& one : node_list) {
@@ -122,13 +130,13 @@ class FakeControlService final : public roles::ControlService {
     return asked;
   }
 
-  Status set_schedulable(const NodeId& id, bool schedulable) override {
+  io::Task<void> set_node_use(NodeId id, NodeUse use) override {
     for (auto& node : node_list) {
       if (node.info.id != id) continue;
-      node.status = schedulable ? "ready" : "cordoned";
-      return {};
+      node.status = use == NodeUse::open ? "ready" : use == NodeUse::cordoned ? "cordoned" : "draining";
+      co_return Status{};
     }
-    return failure(ErrorCode::not_found, "node \"{}\" not found", id);
+    co_return failure(ErrorCode::not_found, "node \"{}\" not found", id);
   }
   std::vector<roles::DataPlaneView> data_planes() override { return data_plane_list; }
   roles::ClusterView cluster() override {

@@ -86,7 +86,7 @@ TEST_CASE("form: a name that is there is a 409, not an empty success") {
 
 TEST_CASE("form: all data planes are joined by semicolons, a load balancer replaces them, none is a failure") {
   Fixture two;
-  two.service.data_plane_list.push_back({DataPlaneId{"dp2"}, "10.0.0.2:8080", 0s});
+  two.service.data_plane_list.push_back({DataPlaneId{"dp2"}, "10.0.0.2:8080", 0s, ""});
   CHECK(two.post(std::string(kTraceRegistration)).body == "127.0.0.1:18080;10.0.0.2:8080");
   FormApiOptions options;
   options.load_balancer_address = "10.0.1.254:8079";

@@ -137,7 +137,7 @@ TEST_CASE("api: wrong paths, methods and queries say what would be right") {
       {"GET", "/v1/functions/hello/logs?lines=0", 400, "lines"},
       {"GET", "/v1/functions/hello/logs?sandbox=zz", 400, "sandbox"},
       {"PUT", "/v1/functions/hello?verify=maybe", 400, "verify"},
-      {"POST", "/v1/nodes/n/drain", 404, "/cordon"},
+      {"POST", "/v1/nodes/n/empty", 404, "/drain"},
   };
   for (const auto& [method, path, status, text] : cases) {
     INFO(method << " " << path);
@@ -204,6 +204,8 @@ TEST_CASE("api: nodes are listed, cordoned and given back") {
   f.service.node_list = {node};
   CHECK_CONTAINS(f.api.ask("GET", "/v1/nodes").body, R"("name":"laptop","status":"ready")");
   CHECK_CONTAINS(f.api.ask("POST", "/v1/nodes/laptop/cordon").body, R"("status":"cordoned")");
+  CHECK_CONTAINS(f.api.ask("POST", "/v1/nodes/laptop/uncordon").body, R"("status":"ready")");
+  CHECK_CONTAINS(f.api.ask("POST", "/v1/nodes/laptop/drain").body, R"("status":"drained")");
   CHECK_CONTAINS(f.api.ask("POST", "/v1/nodes/laptop/uncordon").body, R"("status":"ready")");
   const auto unknown = f.api.ask("POST", "/v1/nodes/labtop/cordon");
   CHECK(unknown.status == 404);

@@ -19,6 +19,7 @@
 
 #include "dirigent/base/result.h"
 #include "dirigent/model/function.h"
+#include "dirigent/model/node.h"
 
 namespace dirigent::core {
 
@@ -32,6 +33,12 @@ struct DropFunction {
 };
 using CatalogCommand = std::variant<PutFunction, DropFunction>;
 const FunctionName& function_of(const CatalogCommand& command);
+
+// A setting of a node, whether it has joined or not. Nobody claims nodes: the last command counts.
+struct SetNodeUse {
+  NodeId node;
+  NodeUse use = NodeUse::open;
+};
 
 class Catalog {
  public:
@@ -64,12 +71,18 @@ class Catalog {
   [[nodiscard]] bool is_claimed(const FunctionName& name) const { return claimed_.contains(name); }
   void apply(const CatalogCommand& command);
 
+  // Those that are not open.
+  [[nodiscard]] const std::map<NodeId, NodeUse>& node_uses() const { return node_uses_; }
+  [[nodiscard]] NodeUse use_of(const NodeId& node) const;
+  void apply(const SetNodeUse& command);
+
  private:
   Error unknown(const FunctionName& name) const;
 
   std::map<FunctionName, Function> functions_;
   std::unordered_map<FunctionName, const Function*> index_;  // of functions_, for find()
   std::set<FunctionName> claimed_;
+  std::map<NodeId, NodeUse> node_uses_;
 };
 
 }  // namespace dirigent::core

@@ -126,6 +126,7 @@ class Conductor {
   // --- the catalog
   // Functions read back at start, before anything else.
   void restore(std::vector<Function> functions, Instant now);
+  void restore(const std::vector<SetNodeUse>& nodes);
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
   [[nodiscard]] Catalog& mutable_catalog() { return catalog_; }
   // The command is durable.
@@ -137,7 +138,8 @@ class Conductor {
   Status worker_joined(SessionId session, const WorkerHello& hello, Instant now, ConductorEffects& effects);
   void worker_said(SessionId session, const WorkerMessage& message, Instant now, ConductorEffects& effects);
   void worker_lost(SessionId session, Instant now, ConductorEffects& effects);
-  Status set_schedulable(const NodeId& node, bool schedulable, Instant now, ConductorEffects& effects);
+  // The command is durable. The node need not have joined.
+  void commit(const SetNodeUse& command, Instant now, ConductorEffects& effects);
   // Orders nodes to get an image: one, or all that take new sandboxes. Which. not_found: no such node, or none is connected.
   Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node, ConductorEffects& effects);
 

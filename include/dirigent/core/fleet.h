@@ -33,12 +33,12 @@ struct Node {
   Resources reserved;
   std::set<SandboxId> sandboxes;     // all that hold a reservation
   std::uint32_t pending = 0;         // of these: placed or starting
-  bool cordoned = false;
+  NodeUse use = NodeUse::open;
   bool leaving = false;
   Histogram start_times;             // placed to ready, nanoseconds
   NodeImages images;                 // as last told
 
-  [[nodiscard]] bool schedulable() const { return session.has_value() && !cordoned && !leaving; }
+  [[nodiscard]] bool schedulable() const { return session.has_value() && use == NodeUse::open && !leaving; }
   // As many sandboxes as may start here at a time are starting.
   [[nodiscard]] bool is_busy() const { return info.starts_max != 0 && pending >= info.starts_max; }
 };
@@ -87,7 +87,7 @@ class Fleet {
   Node& join(const NodeInfo& info, SessionId session, Instant now);  // new, or the same node with a new session
   void lose(Node& node, Instant now);                                // its session ended
   void forget(const NodeId& id);                                     // REQUIRES: no sandbox on it
-  void set_cordoned(Node& node, bool cordoned);
+  void set_use(Node& node, NodeUse use);
   void set_leaving(Node& node);
   void set_images(Node& node, NodeImages images);
   Node* find_node(const NodeId& id);

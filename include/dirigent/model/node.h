@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
+#include "dirigent/base/result.h"
 #include "dirigent/model/ids.h"
 #include "dirigent/model/resources.h"
 
@@ -25,6 +27,15 @@ struct NodeInfo {
 
   friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
 };
+
+// What an operator lets a node be used for. Kept by name: it outlives control planes, workers and their connections.
+enum class NodeUse : std::uint8_t {
+  open,
+  cordoned,  // no new sandboxes; those it has stay
+  drained,   // no new ones, and those it has leave as soon as others can serve in their place
+};
+std::string_view to_string(NodeUse use);
+Result<NodeUse> parse_node_use(std::string_view word);  // invalid_argument
 
 // What a heartbeat carries.
 struct NodeUsage {

@@ -44,7 +44,7 @@ struct FunctionView {
 struct NodeView {
   NodeInfo info;
   NodeImages images;
-  std::string status;           // "ready", "silent", "cordoned", "draining"
+  std::string status;           // "ready", "silent", "cordoned", "draining" (on its way out, or being emptied), "drained"
   Resources reserved;
   NodeUsage usage;
   std::uint32_t sandboxes = 0;
@@ -128,7 +128,8 @@ class ControlService {
   virtual io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) = 0;
 
   virtual std::vector<NodeView> nodes() = 0;
-  virtual Status set_schedulable(const NodeId& node, bool schedulable) = 0;
+  // Durable when it returns. Errors: not_found (neither joined nor set before), and those of a write.
+  virtual io::Task<void> set_node_use(NodeId node, NodeUse use) = 0;
   // Which nodes were asked to get the image; what became of it is in their views.
   virtual Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) = 0;
   virtual std::vector<DataPlaneView> data_planes() = 0;

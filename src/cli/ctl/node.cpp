@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// `dirigent ctl nodes`, `cordon` and `uncordon`.
+// `dirigent ctl nodes`, `cordon`, `drain` and `uncordon`.
 #include <algorithm>
+#include <thread>
 
 #include "cli/ctl/verb.h"
 #include "cli/ctl/views.h"
@@ -69,20 +70,49 @@ int nodes(VerbContext& context) {
   return print_nodes(context, *body, {});
 }
 
-int set_schedulable(VerbContext& context, std::string_view verb) {
+constexpr auto kDrainInterval = std::chrono::milliseconds(200);
+
+int set_use(VerbContext& context, std::string_view verb, std::string_view effect) {
   auto id = parse_node_id(context.word(0));
   if (!id) return context.fail(id.error());
   auto body = context.client.call("POST", fmt::format("/v1/nodes/{}/{}", id->value, verb));
   if (!body) return context.fail(body.error());
-  if (!context.quiet) {
-    context.terminal.talk("{}\n", verb == "cordon"
-                                      ? fmt::format("{} gets no new sandboxes; those it has stay", id->value)
-                                      : fmt::format("{} gets new sandboxes again", id->value));
-  }
+  if (!context.quiet) context.terminal.talk("{} {}\n", id->value, effect);
   return context.output == Output::table ? 0 : print_nodes(context, *body, id->value);
 }
-int cordon(VerbContext& context) { return set_schedulable(context, "cordon"); }
-int uncordon(VerbContext& context) { return set_schedulable(context, "uncordon"); }
+int cordon(VerbContext& context) { return set_use(context, "cordon", "gets no new sandboxes; those it has stay"); }
+int uncordon(VerbContext& context) { return set_use(context, "uncordon", "gets new sandboxes again"); }
+
+// Ends when the node has none left, or is not connected any more (then there is nothing to wait for).
+int drain(VerbContext& context) {
+  auto patience = parse_duration(context.arguments.value("wait-timeout").value_or("5m"));
+  if (!patience) return context.misused(patience.error().within("--wait-timeout").message);
+  const int status = set_use(context, "drain", "gets no new sandboxes, and those it has leave as soon as others can serve in their place");
+  if (status != 0 || context.arguments.is_on("no-wait")) return status;
+  const std::string& name = context.word(0);
+  const auto deadline = std::chrono::steady_clock::now() + *patience;
+  std::optional<std::uint32_t> told;
+  for (;;) {
+    auto body = context.client.call("GET", "/v1/nodes");
+    if (!body) return context.fail(body.error());
+    auto nodes = read_nodes(*body);
+    if (!nodes) return context.fail(nodes.error());
+    const auto node = std::find_if(nodes->begin(), nodes->end(), [&](const NodeRow& one) { return one.name == name; });
+    if (node == nodes->end() || node->status == "silent" || node->sandboxes == 0) {
+      if (!context.quiet) context.terminal.talk("{} has no sandboxes\n", name);
+      return 0;
+    }
+    if (node->status == "ready" || node->status == "cordoned") return context.fail(Error{ErrorCode::cancelled, fmt::format("{} is {} again: somebody has stopped the draining", name, node->status)});
+    if (told != node->sandboxes && !context.quiet) context.terminal.talk("{} has {} sandboxes left\n", name, node->sandboxes);
+    told = node->sandboxes;
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return context.fail(Failure{Error{ErrorCode::timed_out, fmt::format("{} still has {} sandboxes after {}", name, node->sandboxes, format_duration(*patience))},
+                                  {"draining goes on; they leave when there is room elsewhere and their requests are over", "see why:  dirigent ctl nodes, dirigent ctl explain FUNCTION"},
+                                  6});
+    }
+    std::this_thread::sleep_for(kDrainInterval);
+  }
+}
 
 }  // namespace
 
@@ -90,6 +120,8 @@ std::vector<Verb> node_verbs() {
   return {
       {"nodes", {}, "", 0, 0, "show the nodes that have joined", {}, WordKind::none, nodes},
       {"cordon", {}, "NODE", 1, 1, "place no new sandboxes on a node", {}, WordKind::node, cordon},
+      {"drain", {}, "NODE", 1, 1, "move all sandboxes of a node to others, without a failed request",
+       {{"wait-timeout", 0, "DURATION", "longest wait until the node has none left [5m]"}, {"no-wait", 0, "", "return at once"}}, WordKind::node, drain},
       {"uncordon", {}, "NODE", 1, 1, "place new sandboxes on it again", {}, WordKind::node, uncordon},
   };
 }

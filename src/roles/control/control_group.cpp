@@ -58,11 +58,12 @@ Status ControlRoleImpl::check_state(store::StateLog& log) {
                    "dirigent ctl control add",
                    options_.state_directory, alone->size());
   }
-  for (const auto& [key, value] : *alone) {
-    auto function = decode_function(value);
-    if (!function) return failure(function.error().within(fmt::format("state log {}, record {}", options_.state_directory, key)));
-    imports_.push_back(std::move(*function));
-  }
+  auto functions = read_functions(log);
+  if (!functions) return failure(functions.error());
+  auto nodes = read_node_uses(log);
+  if (!nodes) return failure(nodes.error());
+  imports_ = std::move(*functions);
+  imported_nodes_ = std::move(*nodes);
   return {};
 }
 
@@ -146,12 +147,12 @@ void ControlRoleImpl::group_changed(const consensus::GroupView& view) {
 
 void ControlRoleImpl::lead(Term term) {
   log_info("control", "leading the group in term {} with {} functions", term, replicated_.size());
-  make_conductor(term, replicated_.functions());
+  make_conductor(term, replicated_.functions(), replicated_.node_uses());
   leads_ = true;
   expected_ = replicated_.roster();
   absent_since_.clear();
   cluster_->set_leader(term, "");
-  import_functions();
+  import_alone();
   tasks_.spawn(keep_roster(epoch_));
   arm_timer();
 }
@@ -165,7 +166,7 @@ void ControlRoleImpl::follow(const std::string& why) {
   for (const auto& [session, plane] : conductor_->data_planes()) sessions.push_back(session);
   leads_ = false;
   expected_.clear();
-  make_conductor(Term{}, replicated_.functions());
+  make_conductor(Term{}, replicated_.functions(), replicated_.node_uses());
   arm_timer();
   for (const SessionId session : sessions) cluster_->disconnect(session, why);
   notify_all();
@@ -177,12 +178,16 @@ Status ControlRoleImpl::refuse_hello() const {
   return failure(ErrorCode::unavailable, "this control plane does not lead; {} does", leader->rpc);
 }
 
-void ControlRoleImpl::import_functions() {
-  if (replicated_.size() > 0) imports_.clear();
+void ControlRoleImpl::import_alone() {
+  if (replicated_.size() > 0) {
+    imports_.clear();
+    imported_nodes_.clear();
+  }
   if (!imports_.empty()) log_info("control", "taking over {} functions of the control plane that was alone", imports_.size());
   for (auto& function : std::exchange(imports_, {})) {
     if (conductor_->mutable_catalog().begin(function.name)) tasks_.spawn(carry_out(core::PutFunction{std::move(function), false}));
   }
+  for (const auto& node : std::exchange(imported_nodes_, {})) tasks_.spawn(carry_out(node));
 }
 
 // --- whom to wait for ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ namespace dirigent::roles {
 namespace {
 constexpr Duration kApplyPatience = 1s;  // for data planes to confirm a route
 constexpr std::string_view kFunctionPrefix = "function/";
+constexpr std::string_view kNodePrefix = "node/";
 constexpr std::string_view kTermKey = "meta/term";
 }  // namespace
 
@@ -57,7 +58,7 @@ Status ControlRoleImpl::open() {
     if (auto opened = open_alone(); !opened) return opened;
   } else {
     leads_ = false;
-    make_conductor(Term{}, {});
+    make_conductor(Term{}, {}, {});
   }
   rpc::ControlServerOptions server;
   server.listen = {options_.rpc_listen};
@@ -105,19 +106,21 @@ Status ControlRoleImpl::open_alone() {
                      options_.state_directory);
     }
   }
-  auto functions = read_functions();
+  auto functions = read_functions(*log_);
   if (!functions) return failure(functions.error());
+  auto nodes = read_node_uses(*log_);
+  if (!nodes) return failure(nodes.error());
   auto term = next_term();
   if (!term) return failure(term.error());
   log_->append({{std::string(kTermKey), fmt::format("{}", term->value)}}, [](Status status) {
     if (!status) log_error("control", "cannot store the term: {}", status.error().message);
   });
   if (!functions->empty()) log_info("control", "{} functions read from {}", functions->size(), options_.state_directory);
-  make_conductor(*term, std::move(*functions));
+  make_conductor(*term, std::move(*functions), *nodes);
   return {};
 }
 
-void ControlRoleImpl::make_conductor(Term term, std::vector<Function> functions) {
+void ControlRoleImpl::make_conductor(Term term, std::vector<Function> functions, const std::vector<core::SetNodeUse>& nodes) {
   core::ConductorOptions conductor;
   conductor.term = term;
   conductor.seed = entropy_seed();
@@ -125,11 +128,12 @@ void ControlRoleImpl::make_conductor(Term term, std::vector<Function> functions)
   conductor.placement = options_.placement;
   conductor_ = std::make_unique<core::Conductor>(conductor);
   conductor_->restore(std::move(functions), io::Loop::now());
+  conductor_->restore(nodes);
   ++epoch_;
 }
 
-Result<std::vector<Function>> ControlRoleImpl::read_functions() {
-  auto records = log_->read_all(std::string(kFunctionPrefix));
+Result<std::vector<Function>> ControlRoleImpl::read_functions(store::StateLog& log) const {
+  auto records = log.read_all(std::string(kFunctionPrefix));
   if (!records) return failure(records.error());
   std::vector<Function> functions;
   for (const auto& [key, value] : *records) {
@@ -138,6 +142,18 @@ Result<std::vector<Function>> ControlRoleImpl::read_functions() {
     functions.push_back(std::move(*function));
   }
   return functions;
+}
+
+Result<std::vector<core::SetNodeUse>> ControlRoleImpl::read_node_uses(store::StateLog& log) const {
+  auto records = log.read_all(std::string(kNodePrefix));
+  if (!records) return failure(records.error());
+  std::vector<core::SetNodeUse> nodes;
+  for (const auto& [key, value] : *records) {
+    auto use = parse_node_use(value);
+    if (!use) return failure(use.error().within(fmt::format("state log {}, record {}", options_.state_directory, key)));
+    nodes.push_back({NodeId{key.substr(kNodePrefix.size())}, *use});
+  }
+  return nodes;
 }
 
 // Terms only grow: over restarts through the log, and without one through the clock (milliseconds since 1970).
@@ -219,9 +235,13 @@ std::vector<store::Write> ControlRoleImpl::writes_of(const core::CatalogCommand&
   return {{key, std::nullopt}};
 }
 
-// Durable first, then applied. The command has been claimed in the catalog.
-io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand command) {
-  const std::uint64_t epoch = epoch_;
+std::vector<store::Write> ControlRoleImpl::writes_of(const core::SetNodeUse& command) const {
+  const std::string key = std::string(kNodePrefix) + command.node.value;
+  if (command.use == NodeUse::open) return {{key, std::nullopt}};
+  return {{key, std::string(to_string(command.use))}};
+}
+
+io::Task<void> ControlRoleImpl::write_down(std::string entry, std::vector<store::Write> writes) {
   struct Written {
     explicit Written(io::Loop& loop) : arrived(loop.context()) { arrived.expires_at(std::chrono::steady_clock::time_point::max()); }
     std::optional<Status> status;
@@ -229,27 +249,33 @@ io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand comma
   };
   auto written = std::make_shared<Written>(loop_);
   if (group_) {
-    group_->propose(ReplicatedCatalog::encode(command), [written](Result<consensus::Index> index) {
+    group_->propose(std::move(entry), [written](Result<consensus::Index> index) {
       written->status = index ? Status{} : failure(index.error());
       written->arrived.cancel();
     });
   } else {
-    log_->append(writes_of(command), [written, &loop = loop_](Status status) {
+    log_->append(std::move(writes), [written, &loop = loop_](Status status) {
       loop.post([written, status = std::move(status)]() mutable {
         written->status = std::move(status);
         written->arrived.cancel();
       });
     });
   }
-  // Not cancellable: the write happens whether we wait or not, and the catalog has to follow it.
+  // Not cancellable: the write happens whether we wait or not, and what is in memory has to follow it.
   constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
   auto unbound = asio::bind_cancellation_slot(asio::cancellation_slot(), use_task);
   while (!written->status) {
     std::error_code error;
     co_await written->arrived.async_wait(asio::redirect_error(unbound, error));
   }
+  co_return std::move(*written->status);
+}
+
+// Durable first, then applied. The command has been claimed in the catalog.
+io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand command) {
+  const std::uint64_t epoch = epoch_;
+  Status status = co_await write_down(ReplicatedCatalog::encode(command), writes_of(command));
   core::ConductorEffects effects;
-  Status status = std::move(*written->status);
   if (epoch != epoch_) {
     // Another conductor has taken over meanwhile, with all that was committed. There is nothing to tell it.
     if (!status) co_return failure(status.error());
@@ -271,6 +297,11 @@ io::Action ControlRoleImpl::carry_out(core::CatalogCommand command) {
   const FunctionName name = core::function_of(command);
   auto update = co_await make_durable(std::move(command));
   if (!update) log_error("control", "cannot write function {}: {}", name, update.error().message);
+}
+
+io::Action ControlRoleImpl::carry_out(core::SetNodeUse command) {
+  auto set = co_await set_node_use(command.node, command.use);
+  if (!set) log_error("control", "cannot write what node {} is used for: {}", command.node, set.error().message);
 }
 
 // A client that has been told of a change meets it on whatever data plane it asks next. One that hangs is not waited for.

@@ -58,7 +58,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   io::Task<std::vector<FunctionEvent>> events(FunctionName name, std::uint64_t after, Duration wait) override;
   io::Task<std::vector<LogLine>> logs(FunctionName name, std::optional<SandboxId> only, std::uint32_t lines_max) override;
   std::vector<NodeView> nodes() override;
-  Status set_schedulable(const NodeId& node, bool schedulable) override;
+  io::Task<void> set_node_use(NodeId node, NodeUse use) override;
   Result<std::vector<NodeId>> prefetch(const std::string& image, const std::optional<NodeId>& node) override;
   std::vector<DataPlaneView> data_planes() override;
   ClusterView cluster() override;
@@ -91,20 +91,22 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
  private:
   // A node that has nothing to say still gives signs of life.
   [[nodiscard]] Instant last_heard(const core::Node& node) const;
-  Result<std::vector<Function>> read_functions();
+  Result<std::vector<Function>> read_functions(store::StateLog& log) const;
+  Result<std::vector<core::SetNodeUse>> read_node_uses(store::StateLog& log) const;
   Result<Term> next_term();
   Status open_alone();
   io::Action close_ports();
-  // A conductor of `term` with `functions`, in place of the one there was.
-  void make_conductor(Term term, std::vector<Function> functions);
+  // A conductor of `term` with what is durable, in place of the one there was.
+  void make_conductor(Term term, std::vector<Function> functions, const std::vector<core::SetNodeUse>& nodes);
   [[nodiscard]] std::vector<store::Write> writes_of(const core::CatalogCommand& command) const;
+  [[nodiscard]] std::vector<store::Write> writes_of(const core::SetNodeUse& command) const;
 
   Status open_group();
   Status check_state(store::StateLog& log);
   void group_changed(const consensus::GroupView& view);
   void lead(Term term);
   void follow(const std::string& why);
-  void import_functions();
+  void import_alone();
   void note_recovery();
   Roster joined_now() const;
   io::Task<void> keep_roster(std::uint64_t epoch);
@@ -117,11 +119,14 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   void perform(core::ConductorEffects effects);
   void tick();
   void arm_timer();
+  // In the log of the group, or else in the state log of this one alone. Goes on when the waiting is cancelled.
+  io::Task<void> write_down(std::string entry, std::vector<store::Write> writes);
   // The number of the route update that tells of it.
   io::Task<std::uint64_t> make_durable(core::CatalogCommand command);
   io::Task<void> applied_everywhere(std::uint64_t update);
   void wake_update_waiters();
   io::Action carry_out(core::CatalogCommand command);
+  io::Action carry_out(core::SetNodeUse command);
   // Waits until nobody else writes this function, and claims it.
   io::Task<void> claim(FunctionName name);
 
@@ -146,7 +151,9 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   bool leads_ = true;
   std::uint64_t epoch_ = 0;
   Roster expected_;                 // those whom a new leader waits for
-  std::vector<Function> imports_;   // of the control plane that was alone on this directory
+  // Of the control plane that was alone on this directory.
+  std::vector<Function> imports_;
+  std::vector<core::SetNodeUse> imported_nodes_;
   std::map<std::string, Instant> absent_since_;
   io::TaskGroup tasks_;
   io::WakeupTimer timer_;

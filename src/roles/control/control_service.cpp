@@ -13,6 +13,17 @@ namespace dirigent::roles {
 
 namespace {
 constexpr Duration kClaimPatience = 10s;  // for another change of the same function to become durable
+
+const char* status_word(const core::Node& node) {
+  if (!node.session) return "silent";
+  if (node.leaving) return "draining";
+  switch (node.use) {
+    case NodeUse::cordoned: return "cordoned";
+    case NodeUse::drained: return node.sandboxes.empty() ? "drained" : "draining";
+    case NodeUse::open: break;
+  }
+  return "ready";
+}
 }
 
 io::Task<void> ControlRoleImpl::claim(FunctionName name) {
@@ -264,7 +275,7 @@ std::vector<NodeView> ControlRoleImpl::nodes() {
     NodeView view;
     view.info = node.info;
     view.images = node.images;
-    view.status = !node.session ? "silent" : node.leaving ? "draining" : node.cordoned ? "cordoned" : "ready";
+    view.status = status_word(node);
     view.reserved = node.reserved;
     view.usage = node.usage;
     view.sandboxes = static_cast<std::uint32_t>(node.sandboxes.size());
@@ -276,11 +287,20 @@ std::vector<NodeView> ControlRoleImpl::nodes() {
   return views;
 }
 
-Status ControlRoleImpl::set_schedulable(const NodeId& node, bool schedulable) {
+io::Task<void> ControlRoleImpl::set_node_use(NodeId node, NodeUse use) {
+  if (stopping_) co_return failure(ErrorCode::unavailable, "the control plane is stopping");
+  if (conductor_->fleet().nodes().count(node) == 0 && conductor_->catalog().use_of(node) == NodeUse::open)
+    co_return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", node);
+  const std::uint64_t epoch = epoch_;
+  const core::SetNodeUse command{node, use};
+  Status written = co_await write_down(ReplicatedCatalog::encode(command), writes_of(command));
+  if (!written) co_return failure(written.error().within(fmt::format("cannot store what node \"{}\" is used for", node)));
+  // Another conductor has read what was written.
+  if (epoch != epoch_) co_return Status{};
   core::ConductorEffects effects;
-  Status status = conductor_->set_schedulable(node, schedulable, io::Loop::now(), effects);
+  conductor_->commit(command, io::Loop::now(), effects);
   perform(std::move(effects));
-  return status;
+  co_return Status{};
 }
 
 Result<std::vector<NodeId>> ControlRoleImpl::prefetch(const std::string& image, const std::optional<NodeId>& node) {

@@ -116,7 +116,7 @@ class Api {
     }
     if (parts.size() < 2 || parts[0] != "v1") co_return no_such_path(path);
     if (parts[1] == "functions") co_return co_await functions(std::move(request), std::move(parts));
-    if (parts[1] == "nodes") co_return nodes(request, parts);
+    if (parts[1] == "nodes") co_return co_await nodes(request, parts);
     if (parts.size() == 2 && parts[1] == "prefetch") co_return prefetch(request);
     if (parts.size() == 2 && (parts[1] == "data-planes" || parts[1] == "cluster")) co_return cluster(request, parts[1]);
     co_return no_such_path(path);
@@ -332,26 +332,28 @@ class Api {
     co_return io::json_response(200, logs_json(*log));
   }
 
-  io::HttpResponse nodes(const io::HttpRequest& request, const std::vector<std::string>& parts) {
+  Answer nodes(io::HttpRequest request, std::vector<std::string> parts) {
     const std::string_view path = request.path();
-    if (auto query = read_query(request, {}); !query) return problem(query.error());
+    if (auto query = read_query(request, {}); !query) co_return problem(query.error());
     if (parts.size() == 2) {
-      if (request.method != "GET") return wrong_method(request.method, path, "GET");
-      return io::json_response(200, nodes_json(service_.nodes()));
+      if (request.method != "GET") co_return wrong_method(request.method, path, "GET");
+      co_return io::json_response(200, nodes_json(service_.nodes()));
     }
-    if (parts.size() != 4 || (parts[3] != "cordon" && parts[3] != "uncordon")) {
-      return problem(404, "not-found", fmt::format("there is nothing at {}", path), "a node has /cordon and /uncordon");
+    static const std::map<std::string, NodeUse> kVerbs{{"cordon", NodeUse::cordoned}, {"drain", NodeUse::drained}, {"uncordon", NodeUse::open}};
+    const auto verb = parts.size() == 4 ? kVerbs.find(parts[3]) : kVerbs.end();
+    if (verb == kVerbs.end()) {
+      co_return problem(404, "not-found", fmt::format("there is nothing at {}", path), "a node has /cordon, /drain and /uncordon");
     }
-    if (request.method != "POST") return wrong_method(request.method, path, "POST");
+    if (request.method != "POST") co_return wrong_method(request.method, path, "POST");
     auto id = parse_node_id(parts[2]);
-    if (!id) return problem(id.error());
-    if (auto status = service_.set_schedulable(*id, parts[3] == "uncordon"); !status) {
+    if (!id) co_return problem(id.error());
+    if (auto status = co_await service_.set_node_use(*id, verb->second); !status) {
       std::vector<std::string> names;
       for (const auto& node : service_.nodes()) names.push_back(node.info.id.value);
       const auto near = did_you_mean(id->value, names);
-      return problem(status.error(), near ? fmt::format("did you mean \"{}\"?", *near) : "list them with GET /v1/nodes");
+      co_return problem(status.error(), near ? fmt::format("did you mean \"{}\"?", *near) : "list them with GET /v1/nodes");
     }
-    return io::json_response(200, nodes_json(service_.nodes()));
+    co_return io::json_response(200, nodes_json(service_.nodes()));
   }
 
   // {"image": "...", "node": "..."}; without a node, all that take new sandboxes. The answer names those that were asked.

@@ -11,6 +11,7 @@ namespace {
 // The first byte of a command says what it is.
 constexpr char kPut = 'P';     // NAME, NUL, the function as JSON
 constexpr char kDrop = 'D';    // NAME
+constexpr char kNode = 'N';    // NODE, NUL, what it is used for
 constexpr char kRoster = 'R';  // lines: "+w NODE", "-d DATA-PLANE"
 
 tl::unexpected<Error> unreadable(std::string_view what) {
@@ -47,6 +48,13 @@ std::string ReplicatedCatalog::encode(const core::CatalogCommand& command) {
   return std::string(1, kDrop) + name;
 }
 
+std::string ReplicatedCatalog::encode(const core::SetNodeUse& command) {
+  std::string bytes(1, kNode);
+  bytes += command.node.value;
+  bytes.push_back('\0');
+  return bytes += to_string(command.use);
+}
+
 std::string ReplicatedCatalog::encode_roster(const Roster& added, const Roster& removed) {
   std::string bytes(1, kRoster);
   for (const auto& who : added) bytes += "+" + who + "\n";
@@ -68,6 +76,19 @@ Status ReplicatedCatalog::apply(std::string_view command) {
       return {};
     }
     case kDrop: kept_.erase(std::string(rest)); return {};
+    case kNode: {
+      const std::size_t end = rest.find('\0');
+      if (end == std::string_view::npos) return unreadable("a node");
+      auto use = parse_node_use(rest.substr(end + 1));
+      if (!use) return failure(use.error().within(fmt::format("node {} in the group's log", rest.substr(0, end))));
+      NodeId node{std::string(rest.substr(0, end))};
+      if (*use == NodeUse::open) {
+        node_uses_.erase(node);
+      } else {
+        node_uses_.insert_or_assign(std::move(node), *use);
+      }
+      return {};
+    }
     case kRoster:
       for (const auto line : split(rest, '\n')) {
         if (line.size() < 4) continue;
@@ -82,6 +103,10 @@ Status ReplicatedCatalog::apply(std::string_view command) {
 std::string ReplicatedCatalog::snapshot() const {
   std::string bytes;
   put(bytes, encode_roster(roster_, {}));
+  for (const auto& node : node_uses()) {
+    put(bytes, "");
+    put(bytes, encode(node));
+  }
   for (const auto& [name, kept] : kept_) {
     put(bytes, name);
     put(bytes, kept.text);
@@ -97,12 +122,22 @@ Status ReplicatedCatalog::restore(std::string_view snapshot) {
     const auto name = take(snapshot);
     const auto text = take(snapshot);
     if (!name || !text) return unreadable("a snapshot");
+    if (name->empty()) {  // a command that is no function's
+      if (auto applied = fresh.apply(*text); !applied) return applied;
+      continue;
+    }
     auto function = decode_function(std::string(*text));
     if (!function) return failure(function.error().within(fmt::format("function {} in a snapshot of the group", *name)));
     fresh.kept_.emplace(std::string(*name), Kept{std::move(*function), std::string(*text)});
   }
   *this = std::move(fresh);
   return {};
+}
+
+std::vector<core::SetNodeUse> ReplicatedCatalog::node_uses() const {
+  std::vector<core::SetNodeUse> nodes;
+  for (const auto& [node, use] : node_uses_) nodes.push_back({node, use});
+  return nodes;
 }
 
 std::vector<Function> ReplicatedCatalog::functions() const {
