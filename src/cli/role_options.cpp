@@ -233,6 +233,7 @@ void bind_async(Binder& bind, roles::AsyncOptions& options) {
   bind.duration("async_dead_keep", options.dead_keep);
   bind.duration("async_clean_after", options.clean_after);
   options.callback_allow = bind.settings()["async_callback_allow"].texts;
+  bind.text("async_callback_ca", options.callback_ca_file);
   bind.text("async_callback_secret", options.callback_secret_file);
 }
 
@@ -314,6 +315,7 @@ Result<DataOptions> data_options(const Settings& settings) {
   bind.text("id", options.id);
   bind.text("advertise", options.advertise);
   bind.number("connections_max", options.connections_max, 1, 1'000'000);
+  bind.duration("leave_notice", options.leave_notice);
   options.trusted_proxies = settings["trusted_proxy"].texts;
   return finished(bind, std::move(options));
 }

@@ -127,6 +127,7 @@ void add_async(Table& table, const std::string& section, const std::string& call
   table.push_back({section, "async_clean_after", "DURATION", "15m", "what is over has left the disk after this"});
   table.push_back({section, "async_callback_allow", "HOST[:PORT]", callbacks,
                    "where results may be sent: names, addresses, networks; \"none\" = nowhere", true});
+  table.push_back({section, "async_callback_ca", "FILE", "", "certificates (PEM) that https callbacks trust (without it: those of the system)"});
   table.push_back({section, "async_callback_secret", "FILE", "", "sign callbacks with what is in this file"});
 }
 
@@ -156,6 +157,7 @@ Table make_table() {
   table.push_back({"data", "id", "NAME", "", "name of this data plane (without it: host name and port)"});
   table.push_back({"data", "advertise", "HOST:PORT", "", "address that clients use (without it: the listen address)"});
   table.push_back({"data", "connections_max", "N", "10000", "most client connections"});
+  table.push_back({"data", "leave_notice", "DURATION", "0s", "when stopping, serve on for so long with /healthz at 503, so that load balancers go elsewhere"});
   table.push_back({"data", "trusted_proxy", "ADDRESS", "", "peer whose X-Forwarded-* headers are believed", true});
   add_process(table, "data");
 

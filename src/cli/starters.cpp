@@ -173,6 +173,7 @@ Result<roles::DataRoleOptions> data_role(const DataOptions& options) {
   data.access_log = options.access_log;
   data.access_log_sample = options.access_log_sample;
   data.trusted_proxies = options.trusted_proxies;
+  data.leave_notice = options.leave_notice;
   data.async = options.async;
   if (data.async.directory_servers.empty()) {
     // Where a control plane's API is unless it was moved.

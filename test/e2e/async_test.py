@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import ssl
 import subprocess
 import threading
 
@@ -15,7 +16,7 @@ from harness import Skip, check, check_equal, eventually, needs_root, raw_exchan
 class Receiver:
     """Takes callbacks on loopback and remembers them."""
 
-    def __init__(self):
+    def __init__(self, certificate=None):
         received = self.received = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,6 +30,11 @@ class Receiver:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.server.handle_error = lambda *_: None  # a client that does not like the certificate
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
@@ -93,6 +99,47 @@ def test_as_printed(cluster):
         check_equal(cluster.ctl("async", "result", "nonsense", check_status=2)[0], "")
     finally:
         receiver.close()
+
+
+def certificate_for(directory, name, subject):
+    """A file with a key and a certificate that nobody has signed but itself."""
+    path = directory / f"{name}.pem"
+    try:
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={subject}",
+                        "-keyout", str(path), "-out", str(directory / f"{name}.crt")], check=True, capture_output=True)
+    except OSError as error:
+        raise Skip(f"openssl: {error}")
+    path.write_text(path.read_text() + (directory / f"{name}.crt").read_text())
+    return path
+
+
+def test_secure_callbacks(cluster):
+    """callbacks go over TLS to a receiver whose certificate is trusted, and to no other"""
+    needs_root()
+    good = certificate_for(cluster.directory, "good", "IP:127.0.0.1")
+    other = certificate_for(cluster.directory, "other", "DNS:elsewhere.example")
+    trusted = cluster.directory / "trusted.pem"
+    trusted.write_text((cluster.directory / "good.crt").read_text() + (cluster.directory / "other.crt").read_text())
+    stranger = certificate_for(cluster.directory, "stranger", "IP:127.0.0.1")
+    receivers = [Receiver(path) for path in (good, other, stranger)]
+    try:
+        cluster.dev("--async-callback-ca", str(trusted), "--async-backoff-max", "10ms", "--async-backoff-min", "10ms")
+        cluster.ctl("deploy", "hello", "--image", "builtin:hello")
+        calls = [accept(cluster, "/async-function/hello", b"hi", {"X-Callback-Url": f"https://{receiver.address}/done?x=1"}) for receiver in receivers]
+        state = lambda call: next(c for c in json.loads(cluster.ctl("async", "list", "-o", "json")[0]) if c["id"] == call)
+        eventually(lambda: state(calls[0])["callback"] == "delivered", "the trusted one is told")
+        path, headers, body = receivers[0].received[0]
+        check_equal(path, "/done?x=1")
+        check_equal(headers["host"], receivers[0].address)
+        check_equal(headers["x-call-id"], calls[0])
+        check_equal(body, wait_for_result(cluster, calls[0])[2])
+        for call, receiver in zip(calls[1:], receivers[1:]):
+            eventually(lambda: state(call)["callback"] == "failed", "the others are given up")
+            check_equal(state(call)["callback_attempts"], 3)
+            check_equal(receiver.received, [])
+    finally:
+        for receiver in receivers:
+            receiver.close()
 
 
 def test_retry_labels(cluster):

@@ -89,6 +89,7 @@ struct DataOptions {
   DataLimitOptions limits;
   roles::AsyncOptions async;
   std::uint32_t connections_max = 10'000;
+  Duration leave_notice{};                   // from SIGTERM, for load balancers
   std::vector<std::string> trusted_proxies;  // peers whose X-Forwarded-* are believed
 };
 

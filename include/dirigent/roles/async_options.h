@@ -36,6 +36,7 @@ struct AsyncOptions {
   Duration dead_keep = 7 * 24h;
   Duration clean_after = 15min;           // until what is over has left the disk
   std::vector<std::string> callback_allow;  // hosts, addresses and networks, with or without a port; none = no callbacks
+  std::string callback_ca_file;           // PEM: whose certificates https callbacks trust; "" = those of the system
   std::string callback_secret_file;       // callbacks are signed with its content; "" = not
   bool takes_everything = false;          // the original's --async: every request is asynchronous, its 200 is the id
   std::string poll_listen;                // the original's poll port; "" = none

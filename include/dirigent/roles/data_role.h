@@ -66,6 +66,8 @@ struct DataRoleOptions {
   std::vector<std::string> trusted_proxies;  // whose X-Forwarded-* is believed: addresses and networks
   std::string access_log;                // one JSON line per call: a path, "-" = standard output, "" = none
   double access_log_sample = 1;          // of the calls, 0 to 1
+  // When it is stopped it serves for so long with /healthz and /readyz at 503 before it refuses anything.
+  Duration leave_notice{};
   AsyncOptions async;
   std::string version;
   std::uint64_t seed = 0;                // 0 = from the operating system

@@ -108,23 +108,25 @@ std::string raw_digest(std::string_view bytes) {
 
 std::string CallbackUrl::authority() const {
   const bool is_v6 = is_address && host.find(':') != std::string::npos;
-  return fmt::format("{}{}", is_v6 ? "[" + host + "]" : host, port == 80 ? "" : fmt::format(":{}", port));
+  return fmt::format("{}{}", is_v6 ? "[" + host + "]" : host, port == (is_secure ? 443 : 80) ? "" : fmt::format(":{}", port));
 }
 
 Result<CallbackUrl> parse_callback_url(std::string_view text) {
-  constexpr std::string_view kScheme = "http://";
+  constexpr std::string_view kPlain = "http://";
+  constexpr std::string_view kSecure = "https://";
   const auto wrong = [&](std::string_view what) {
     return failure(ErrorCode::invalid_argument, "X-Callback-Url \"{}\": {}", text.substr(0, 200), what);
   };
-  if (to_lower(text.substr(0, 8)) == "https://") return wrong("TLS is not supported here: send it to a proxy by http://");
-  if (to_lower(text.substr(0, kScheme.size())) != kScheme) return wrong("it must begin with http://");
-  std::string_view rest = text.substr(kScheme.size());
+  CallbackUrl url;
+  url.is_secure = to_lower(text.substr(0, kSecure.size())) == kSecure;
+  if (!url.is_secure && to_lower(text.substr(0, kPlain.size())) != kPlain) return wrong("it must begin with http:// or https://");
+  if (url.is_secure) url.port = 443;
+  std::string_view rest = text.substr(url.is_secure ? kSecure.size() : kPlain.size());
   for (const char c : rest) {
     if (c <= ' ' || c >= 0x7f || c == '\\') return wrong("it has characters that no URL has");
   }
   const std::size_t end = rest.find_first_of("/?#");
   const std::string authority = to_lower(rest.substr(0, end));
-  CallbackUrl url;
   url.target = end == std::string_view::npos ? "/" : std::string(rest.substr(end));
   if (url.target.find('#') != std::string::npos) return wrong("a fragment means nothing to a server");
   if (url.target.front() == '?') url.target.insert(0, "/");

@@ -20,6 +20,7 @@ namespace dirigent::roles {
 using AddressBytes = std::array<std::uint8_t, 16>;  // IPv4 as ::ffff:a.b.c.d
 
 struct CallbackUrl {
+  bool is_secure = false;  // https
   std::string host;        // a name in lower case, or an address without brackets
   std::uint16_t port = 80;
   std::string target;      // path and query

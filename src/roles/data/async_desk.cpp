@@ -82,6 +82,7 @@ void AsyncDesk::close_now() {
   closed_ = stopping_ = true;
   timer_.arm(std::nullopt);
   readers_->close();
+  if (secure_callers_) secure_callers_->close();
   alive_.reset();
   stores_.clear();  // each writes what it was given, and then ends
 }

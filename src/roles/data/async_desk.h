@@ -196,6 +196,7 @@ class AsyncDesk final : public AsyncDoor {
   std::array<char, 4096> random_{};
   std::size_t random_left_ = 0;
   std::unique_ptr<io::BlockingPool> readers_;
+  std::unique_ptr<io::BlockingPool> secure_callers_;  // of https callbacks; made with the first one
   std::unique_ptr<io::TaskGroup> tasks_;
   io::WakeupTimer timer_;
   Instant tidied_{};

@@ -10,6 +10,7 @@
 
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
+#include "io/https.h"
 #include "roles/data/async_desk.h"
 #include "roles/data/http_head.h"
 
@@ -24,6 +25,7 @@ constexpr Duration kAskTimeout = 3s;            // for another data plane, or th
 constexpr Duration kOthersKept = 2s;
 constexpr Duration kCallbackTimeout = 5s;
 constexpr std::uint32_t kCallbacksMax = 32;     // at a time
+constexpr std::size_t kSecureCallers = 8;       // threads
 constexpr std::size_t kMetricFunctionsMax = 1000;
 constexpr double kCommitBounds[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10};
 
@@ -336,7 +338,7 @@ io::Task<std::uint16_t> AsyncDesk::deliver(CallId id) {
     result = std::move(*decoded);
   }
   io::HttpCall call;
-  const std::string text = format_address_bytes(addresses.front());
+  std::string text = format_address_bytes(addresses.front());
   call.server = text.find(':') == std::string::npos ? fmt::format("{}:{}", text, url->port) : fmt::format("[{}]:{}", text, url->port);
   call.method = "POST";
   call.target = url->target;
@@ -364,6 +366,22 @@ io::Task<std::uint16_t> AsyncDesk::deliver(CallId id) {
     call.headers.emplace_back("X-Dirigent-Signature-256", sign_callback(secret_, stamp, result.body));
   }
   call.body = std::move(result.body);
+  if (url->is_secure) {
+    io::HttpsPost post;
+    post.host = url->host;
+    post.port = url->port;
+    post.address = std::move(text);
+    post.target = std::move(call.target);
+    post.headers.assign(call.headers.begin() + 1, call.headers.end());  // without Host
+    post.body = std::move(call.body);
+    post.timeout = kCallbackTimeout;
+    post.ca_file = options_.callback_ca_file;
+    if (!secure_callers_) secure_callers_ = std::make_unique<io::BlockingPool>(kSecureCallers, "callbacks");
+    auto send = [&post] { return io::https_post(post); };
+    auto status = co_await secure_callers_->run(std::move(send));
+    if (!status) co_return failure(status.error());
+    co_return static_cast<std::uint16_t>(*status);
+  }
   auto answer = co_await io::http_call(main_, std::move(call));
   if (!answer && answer.error().code == ErrorCode::exhausted) co_return std::uint16_t{200};  // it answers at length: so be it
   if (!answer) co_return failure(answer.error());

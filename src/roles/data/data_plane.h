@@ -45,6 +45,8 @@ class DataPlane {
   // A complete route update has been applied.
   [[nodiscard]] bool has_routes() const { return switchboard_.complete(); }
   [[nodiscard]] bool draining() const { return draining_; }
+  // /healthz says 503 from now on; everything else goes on.
+  void announce_leaving() { shared_.leaving.store(true, std::memory_order_relaxed); }
   [[nodiscard]] std::size_t sandboxes() const { return switchboard_.sandboxes(); }
   [[nodiscard]] std::size_t functions() const { return switchboard_.functions(); }
   // Client connections of all shards.

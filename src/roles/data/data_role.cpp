@@ -244,7 +244,12 @@ io::Action DataRoleImpl::show_recent(const io::HttpRequest& request, io::HttpRes
 }
 
 io::Action DataRoleImpl::stop(Duration drain) {
+  plane_->announce_leaving();
   stopping_ = true;
+  if (options_.leave_notice > Duration::zero()) {
+    log_info("data", "serving for {} more, so that load balancers go elsewhere", format_duration(options_.leave_notice));
+    co_await io::sleep_for(main_, options_.leave_notice);
+  }
   heartbeat_.arm(std::nullopt);
   if (client_) {
     client_->send(DataPlaneLeaving{});

@@ -246,7 +246,14 @@ void Exchange::refuse(ExchangeFront& front, Reason reason, std::string_view deta
 void Exchange::answer_unrouted(const NamedPath& path) {
   ++metrics_->started;
   if (path.kind == PathKind::health) {
-    answer_own(200, "text/plain", "ok\n");
+    const bool has_routes = shard_.shared_.routes_complete.load(std::memory_order_relaxed);
+    if (shard_.shared_.leaving.load(std::memory_order_relaxed)) {
+      answer_own(503, "text/plain", "leaving\n");
+    } else if (!has_routes) {
+      answer_own(503, "text/plain", "no routes yet: waiting for a control plane\n");
+    } else {
+      answer_own(200, "text/plain", "ok\n");
+    }
   } else if (path.kind == PathKind::reserved) {
     answer_problem(Reason::not_found, "this path belongs to the platform and is not served on this port");
   } else if (!shard_.shared_.routes_complete.load(std::memory_order_relaxed)) {

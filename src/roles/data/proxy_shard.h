@@ -39,6 +39,7 @@ class AccessLog;
 struct DataPlaneShared {
   std::atomic<std::uint32_t> connections{0};
   std::atomic<bool> routes_complete{false};  // an unknown name is really unknown
+  std::atomic<bool> leaving{false};          // load balancers are being told to go elsewhere
   std::atomic<std::uint64_t> memory{0};      // what requests hold, as of every shard's last batch
   AddressCounts addresses;
   AccessLog* access_log = nullptr;           // nullptr: there is none

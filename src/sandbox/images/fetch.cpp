@@ -1,57 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "sandbox/images/fetch.h"
 
-#include <curl/curl.h>
-#include <dlfcn.h>
-
-#include <mutex>
-
 #include "dirigent/base/text.h"
+#include "io/curl.h"
 
 namespace dirigent::sandbox {
 
 namespace {
-
-struct Curl {
-  decltype(&::curl_global_init) global_init = nullptr;
-  decltype(&::curl_easy_init) easy_init = nullptr;
-  decltype(&::curl_easy_setopt) easy_setopt = nullptr;
-  decltype(&::curl_easy_perform) easy_perform = nullptr;
-  decltype(&::curl_easy_getinfo) easy_getinfo = nullptr;
-  decltype(&::curl_easy_cleanup) easy_cleanup = nullptr;
-  decltype(&::curl_easy_strerror) easy_strerror = nullptr;
-  decltype(&::curl_slist_append) slist_append = nullptr;
-  decltype(&::curl_slist_free_all) slist_free_all = nullptr;
-  std::string problem;
-};
-
-const Curl& curl() {
-  static const Curl loaded = [] {
-    Curl table;
-    void* library = ::dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      table.problem = "images cannot be pulled: libcurl.so.4 is not on this machine (install libcurl4)";
-      return table;
-    }
-    const auto load = [&](auto& function, const char* name) {
-      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
-      if (function == nullptr) table.problem = std::string("images cannot be pulled: libcurl has no ") + name;
-    };
-    load(table.global_init, "curl_global_init");
-    load(table.easy_init, "curl_easy_init");
-    load(table.easy_setopt, "curl_easy_setopt");
-    load(table.easy_perform, "curl_easy_perform");
-    load(table.easy_getinfo, "curl_easy_getinfo");
-    load(table.easy_cleanup, "curl_easy_cleanup");
-    load(table.easy_strerror, "curl_easy_strerror");
-    load(table.slist_append, "curl_slist_append");
-    load(table.slist_free_all, "curl_slist_free_all");
-    if (table.problem.empty() && table.global_init(CURL_GLOBAL_DEFAULT) != 0)
-      table.problem = "images cannot be pulled: libcurl cannot be started";
-    return table;
-  }();
-  return loaded;
-}
 
 struct Transfer {
   const FetchRequest& request;
@@ -88,8 +43,8 @@ std::size_t on_body(char* bytes, std::size_t, std::size_t size, void* context) {
 }  // namespace
 
 Result<FetchResponse> fetch(const FetchRequest& request) {
-  const Curl& table = curl();
-  if (!table.problem.empty()) return failure(ErrorCode::unsupported, "{}", table.problem);
+  const io::Curl& table = io::curl();
+  if (!table.problem.empty()) return failure(ErrorCode::unsupported, "images cannot be pulled: {}", table.problem);
   CURL* easy = table.easy_init();
   if (easy == nullptr) return failure(ErrorCode::exhausted, "cannot fetch {}: no memory for libcurl", request.url);
   curl_slist* headers = nullptr;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// HTTP and HTTPS downloads by libcurl, which is loaded when the first image is pulled: with it come some thirty
-// libraries, which every start of the program would pay for otherwise.
+// HTTP and HTTPS downloads by libcurl.
 #pragma once
 
 #include <functional>

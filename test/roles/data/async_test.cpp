@@ -433,7 +433,7 @@ TEST_CASE("callbacks: forty ways to write an address that is not allowed are ref
       "http://10.0.0.1/", "http://172.16.0.1/", "http://192.168.1.1/", "http://169.254.169.254/latest/meta-data/",
       "http://100.64.0.1/", "http://224.0.0.1/", "http://255.255.255.255/", "http://[::1]/", "http://[::]/",
       "http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/",
-      "http://[fe80::1]/", "http://[fc00::1]/", "http://[ff02::1]/", "http://[fe80::1%25eth0]/", "https://example.com/",
+      "http://[fe80::1]/", "http://[fc00::1]/", "http://[ff02::1]/", "http://[fe80::1%25eth0]/", "https://hooks.example.net/", "https://127.0.0.1/",
       "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "//example.com/", "http://user@example.com/",
       "http://example.com@127.0.0.1/", "http://127.0.0.1#@example.com/", "http://127.0.0.1\\@example.com/",
       "http://example.com:22/", "http://example.com:0/", "http://example.com:99999/", "http://example.com:8080x/",
@@ -449,7 +449,8 @@ TEST_CASE("callbacks: forty ways to write an address that is not allowed are ref
   }
   CHECK(count >= 40);
   for (const char* url : {"http://example.com", "http://example.com/x?y", "http://EXAMPLE.com:8080/", "http://a.b.example.org/",
-                          "http://1.1.1.1/", "http://[2606:4700::1111]/", "http://hooks.example.net:8443/", "http://example.com./"}) {
+                          "http://1.1.1.1/", "http://[2606:4700::1111]/", "http://hooks.example.net:8443/", "http://example.com./", "https://example.com",
+                          "HTTPS://example.com:8443/x", "https://[2606:4700::1111]/"}) {
     INFO(url);
     const auto parsed = parse_callback_url(url);
     REQUIRE(parsed.has_value());
