@@ -111,7 +111,7 @@ const std::vector<Verb>& all_verbs() {
   static const std::vector<Verb> verbs = [] {
     std::vector<Verb> all;
     for (auto* group : {deploy_verbs, read_verbs, invoke_verbs, change_verbs, watch_verbs, trace_verbs, top_verbs, async_verbs,
-                        node_verbs, control_verbs, prefetch_verbs}) {
+                        node_verbs, control_verbs, prefetch_verbs, front_verbs}) {
       auto part = group();
       std::move(part.begin(), part.end(), std::back_inserter(all));
     }

@@ -59,9 +59,10 @@ std::vector<Verb> watch_verbs();    // logs, events
 std::vector<Verb> trace_verbs();    // trace
 std::vector<Verb> top_verbs();      // top
 std::vector<Verb> async_verbs();    // async, dlq
-std::vector<Verb> node_verbs();     // nodes, cordon, uncordon
+std::vector<Verb> node_verbs();     // nodes, cordon, drain, uncordon
 std::vector<Verb> control_verbs();  // control
 std::vector<Verb> prefetch_verbs(); // prefetch
+std::vector<Verb> front_verbs();    // haproxy-config
 
 const std::vector<Verb>& all_verbs();
 const Verb* find_verb(std::string_view word);
