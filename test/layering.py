@@ -39,7 +39,8 @@ THIRD_PARTY = {  # header pattern: floors that may include it ("public": also in
     r"nlohmann/": {"roles", "bench", "cli", "sandbox"},
     r"CLI/": {"cli"},
     r"nftables/": {"sandbox"},
-    r"(zlib\.h|zstd\.h|curl/)": {"sandbox"},
+    r"curl/": {"io"},
+    r"(zlib\.h|zstd\.h)": {"sandbox"},
 }
 HEAVY = re.compile(r"nlohmann/(?!json_fwd)|CLI/|capnp/|kj/|rocksdb/|grpc")  # never in include/
 IMPURE = re.compile(r"steady_clock::now|system_clock::now|random_device|entropy_seed|co_await|std::thread|std::mutex|std::async|<fstream>|fopen")
