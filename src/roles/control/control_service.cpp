@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "control_role_impl.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/prometheus.h"
 #include "dirigent/policy/explain.h"
@@ -46,6 +47,7 @@ io::Task<Deployed> ControlRoleImpl::deploy(DeployRequest request) {
     auto update = co_await make_durable(plan->command);
     if (!update) co_return failure(update.error().within(fmt::format("cannot store function \"{}\"", request.name)));
     co_await applied_everywhere(*update);
+    DIRIGENT_FAULT_POINT("control.before_answer");
   } else {
     conductor_->mutable_catalog().abort(request.name);
     notify(request.name);
@@ -65,7 +67,9 @@ io::Task<void> ControlRoleImpl::remove(FunctionName name) {
   }
   auto update = co_await make_durable(std::move(*command));
   if (!update) co_return failure(update.error());
-  co_return co_await applied_everywhere(*update);
+  Status applied = co_await applied_everywhere(*update);
+  DIRIGENT_FAULT_POINT("control.removed");
+  co_return applied;
 }
 
 io::Task<void> ControlRoleImpl::set_scale(FunctionName name, std::optional<std::uint32_t> scale) {
