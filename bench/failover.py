@@ -8,10 +8,12 @@ the same way: from the moment of the kill a new attempt to write begins at each 
 their own, and the first acknowledgement counts.
 
   bench/failover.py PATH_OF_DIRIGENT [FIGURE...] [--rounds N] [--kills N] [--markdown FILE]
-                                                      FIGURE: kill silent sigterm cold warm lost etcd
+                                                      FIGURE: kill silent partition sigterm cold warm lost etcd
 
   kill     kill -9 of the leader until the next acknowledged registration
   silent   SIGSTOP of the leader (its connections stay open) until the next acknowledged registration
+  partition  all packets of the leader's host are dropped (hosts are network namespaces on a bridge; needs root) until the
+           next acknowledged registration; of etcd, too
   sigterm  the longest gap between acknowledged registrations of one client around a SIGTERM of the leader
   cold     kill -9 of the leader until the first call of a function that has no sandbox is answered
   warm     calls of a warm function at 1,000 a second during `rounds` kills: how many failed
@@ -84,10 +86,10 @@ def until_acknowledged(attempts, limit_s=10.0):
 class Dirigent:
     """Three control planes on ports that stay the same over restarts."""
 
-    def __init__(self, cluster):
-        self.cluster = cluster
+    def __init__(self, cluster, net=None):
+        self.cluster, self.net = cluster, net
         ports = free_ports(9)
-        self.ports = {m: [f"127.0.0.1:{port}" for port in ports[3 * (m - 1):3 * m]] for m in (1, 2, 3)}
+        self.ports = {m: [f"{address_of(net, m)}:{port}" for port in ports[3 * (m - 1):3 * m]] for m in (1, 2, 3)}
         self.roles = {}
         self.serial = 0
         for member in self.ports:
@@ -98,7 +100,7 @@ class Dirigent:
         peer, rpc, admin = self.ports[member]
         self.roles[member] = self.cluster.start(
             "control", "--peer-id", str(member), "--peers", ",".join(f"{m}={p[0]}" for m, p in self.ports.items()), "--rpc-listen", rpc, "--admin-listen", admin,
-            "--form-listen", "127.0.0.1:0", "--state-dir", str(self.cluster.directory / f"member-{member}"), "--log-level", "warn")
+            "--form-listen", "127.0.0.1:0", "--state-dir", str(self.cluster.directory / f"member-{member}"), "--log-level", "warn", inside=inside(self.net, member))
 
     def rpcs(self):
         return ",".join(ports[1] for ports in self.ports.values())
@@ -145,10 +147,11 @@ class Dirigent:
 class Etcd:
     """Three etcd, asked through their HTTP gateway."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, net=None):
+        self.net = net
         ports = free_ports(6)
-        self.client = {m: f"127.0.0.1:{ports[m - 1]}" for m in (1, 2, 3)}
-        self.peer = {m: f"127.0.0.1:{ports[m + 2]}" for m in (1, 2, 3)}
+        self.client = {m: f"{address_of(net, m)}:{ports[m - 1]}" for m in (1, 2, 3)}
+        self.peer = {m: f"{address_of(net, m)}:{ports[m + 2]}" for m in (1, 2, 3)}
         self.directory = directory
         self.processes = {}
         self.serial = 0
@@ -159,7 +162,7 @@ class Etcd:
 
     def start(self, member):
         self.processes[member] = subprocess.Popen(
-            ["etcd", "--name", f"m{member}", "--data-dir", f"{self.directory}/m{member}", "--listen-client-urls", f"http://{self.client[member]}",
+            [*inside(self.net, member), "etcd", "--name", f"m{member}", "--data-dir", f"{self.directory}/m{member}", "--listen-client-urls", f"http://{self.client[member]}",
              "--advertise-client-urls", f"http://{self.client[member]}", "--listen-peer-urls", f"http://{self.peer[member]}",
              "--initial-advertise-peer-urls", f"http://{self.peer[member]}", "--initial-cluster", ",".join(f"m{m}=http://{p}" for m, p in self.peer.items()),
              "--initial-cluster-state", "new", "--heartbeat-interval", "10", "--election-timeout", "50", "--log-level", "fatal"],
@@ -211,6 +214,14 @@ class Etcd:
             process.wait()
 
 
+def address_of(net, member):
+    return net.addresses[f"host-{member}"] if net else "127.0.0.1"
+
+
+def inside(net, member):
+    return net.inside(f"host-{member}") if net else ()
+
+
 def free_ports(count):
     import socket
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -242,6 +253,39 @@ def silences(group, rounds):
         finally:
             os.kill(group.pid(leader), signal.SIGCONT)
     return took
+
+
+def partitions(group, rounds):
+    """Neither its clients nor the other members reach the leader, and nobody is told."""
+    took = []
+    for _ in range(rounds):
+        group.settle()
+        leader = group.leader()
+        group.net.isolate(f"host-{leader}", [name for name in group.net.addresses if name != f"host-{leader}"])
+        try:
+            took.append(until_acknowledged(group.survivors(leader)))
+        finally:
+            group.net.heal()
+    return took
+
+
+def partition_rows(binary_has_etcd, rounds):
+    """Both groups on three hosts, one after the other."""
+    import hosts
+    net = hosts.Hosts([f"host-{member}" for member in (1, 2, 3)])
+    beside = "-"
+    if binary_has_etcd:
+        directory = tempfile.mkdtemp(prefix="dirigent-etcd-")
+        etcd = Etcd(directory, net)
+        try:
+            beside = summary("etcd_partition", partitions(etcd, rounds))
+        finally:
+            etcd.close()
+            shutil.rmtree(directory, ignore_errors=True)
+    with harness.new_cluster() as cluster:
+        ours = summary("partition", partitions(Dirigent(cluster, net), rounds))
+    net.close()
+    return [("leader's host cut off silently until the next acknowledged registration", ours, beside, "p99 <= 250 ms")]
 
 
 def sigterms(group, rounds):
@@ -406,6 +450,12 @@ def main():
     rows = []
     failed = False
     beside = {}
+    if "partition" in wanted:
+        import hosts
+        if reason := hosts.missing():
+            raise SystemExit(f"partition: {reason}")
+        hosts.enter()
+        rows += partition_rows(shutil.which("etcd") is not None, options.rounds)
     if "etcd" in wanted:
         if shutil.which("etcd") is None:
             raise SystemExit("etcd is not installed: apt-get install etcd-server")

@@ -25,9 +25,11 @@ install_packages "${build_packages[@]}" "${test_packages[@]}"
 
 step "building in $build"
 if [ ! -f "$build/build.ninja" ]; then
-  meson setup "$build" "$root" -Dbuildtype=custom -Doptimization=1 -Ddebug=false -Db_lto=false -Dbenchmarks=false \
+  meson setup "$build" "$root" -Dbuildtype=custom -Doptimization=1 -Ddebug=false -Db_lto=false -Dbenchmarks=false -Dfault_points=true \
     -Dsanitize="$sanitize" >"$build.log" 2>&1 || { cat "$build.log" >&2; fail "meson could not set the build up"; }
   rm -f "$build.log"
+elif ! grep -qs 'HAS_FAULT_POINTS 1' "$build/include/dirigent/base/fault_point_config.h"; then
+  meson configure "$build" -Dfault_points=true  # a directory of an older checkout
 fi
 ninja -C "$build" ${JOBS:+-j "$JOBS"} >"$build/ninja.log" 2>&1 || { tail -n 60 "$build/ninja.log" >&2; fail "the build failed"; }
 

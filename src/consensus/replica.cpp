@@ -21,6 +21,7 @@
 #include "consensus/durable.h"
 #include "consensus/transport.h"
 #include "dirigent/base/assert.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 #include "dirigent/io/task.h"
 
@@ -108,6 +109,7 @@ class Engine {
     if (auto begun = core_.hand_over(io::Loop::now()); !begun) {
       pending_.answers.emplace_back(number, failure(begun.error()));
     } else {
+      DIRIGENT_FAULT_POINT("consensus.handing_over");
       handing_over_.push_back(number);
     }
     settle();
@@ -116,6 +118,7 @@ class Engine {
   void take_snapshot(Index index, std::string state) {
     is_asking_for_snapshot_ = false;
     core_.compact(index, std::move(state));
+    DIRIGENT_FAULT_POINT("consensus.before_snapshot");
     settle();
   }
 
@@ -139,7 +142,11 @@ class Engine {
     if (stopped_) return;
     Effects effects = core_.take();
     for (auto& write : effects.writes) write_down(write);
-    for (auto& message : effects.messages) transport_->send(std::move(message));
+    for (auto& message : effects.messages) {
+      if (message.kind == MessageKind::vote_reply && !message.refused) DIRIGENT_FAULT_POINT("consensus.vote");
+      if (message.kind == MessageKind::append_reply && !message.refused) DIRIGENT_FAULT_POINT("consensus.append_answer");
+      transport_->send(std::move(message));
+    }
     if (effects.restore) {
       pending_.restore = *effects.restore->bytes;
       pending_.apply.clear();
@@ -150,6 +157,7 @@ class Engine {
       applied_ = entry.index;
       bytes_since_snapshot_ += sizeof(Entry) + entry.data.size();
       if (const auto ours = waiting_.find({entry.index, entry.term}); ours != waiting_.end()) {
+        DIRIGENT_FAULT_POINT("consensus.committed");
         pending_.answers.emplace_back(ours->second, entry.index);
         waiting_.erase(ours);
       }
@@ -225,17 +233,19 @@ class Engine {
   // One batch at a time is with the state log, and what comes meanwhile makes the next one: were there two, the first one
   // could fail and the second one succeed, and the disk would hold a log that never was.
   void write_down(const DiskWrite& write) {
-    unwritten_.push_back({write.number, durable_.records(write)});
+    unwritten_.push_back({write.number, durable_.records(write), write.snapshot.has_value()});
     if (!is_writing_) append();
   }
 
   struct Unwritten {
     std::uint64_t number;
     std::vector<store::Write> records;
+    bool has_snapshot;
   };
 
   void append() {
     if (unwritten_.empty()) return;
+    DIRIGENT_FAULT_POINT("consensus.before_write");
     is_writing_ = true;
     std::vector<store::Write> batch;
     for (const auto& write : unwritten_) batch.insert(batch.end(), write.records.begin(), write.records.end());
@@ -256,7 +266,11 @@ class Engine {
       retry_timer_.arm(io::Loop::now() + kDiskRetry);
       return;
     }
-    while (!unwritten_.empty() && unwritten_.front().number <= number) unwritten_.pop_front();
+    DIRIGENT_FAULT_POINT("consensus.written");
+    while (!unwritten_.empty() && unwritten_.front().number <= number) {
+      if (unwritten_.front().has_snapshot) DIRIGENT_FAULT_POINT("consensus.snapshot_written");
+      unwritten_.pop_front();
+    }
     if (std::exchange(is_failed_, false)) {
       log_info("consensus", "member {} can write again", options_.self);
       core_.disk_works(true, io::Loop::now());

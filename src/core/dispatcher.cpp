@@ -334,11 +334,18 @@ void Dispatcher::receive(ShardMessage message, Instant now, DispatcherEffects& e
       give_back(grant->lease.sandbox, grant->lease.function, now, effects);
       return;
     }
-    Entry& entry = entry_of(grant->lease.function);
+    const auto found = entries_.find(grant->lease.function);
+    if (found == entries_.end()) {
+      // The function's removal came here first: the home shard had not heard of it when it granted.
+      effects.refused.push_back({grant->token, not_found(*grant->lease.function)});
+      give_back(grant->lease.sandbox, grant->lease.function, now, effects);
+      return;
+    }
+    Entry& entry = *found->second;
     integrate(entry, now);
     ++entry.in_flight;
     ++in_flight_;
-    if (!entry.report_due) want_report(entry, now + options_.report_interval);
+    if (!entry.removed && !entry.report_due) want_report(entry, now + options_.report_interval);
     effects.granted.push_back({grant->token, grant->lease});
   } else if (auto* refuse = std::get_if<RefuseMessage>(&message)) {
     if (parked_tokens_.erase(refuse->token) != 0) effects.refused.push_back({refuse->token, std::move(refuse->refusal)});

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "dirigent/base/fault_point.h"
 #include "store/crc32c.h"
 
 namespace dirigent::store {
@@ -176,7 +177,9 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& directory, s
   put(header.data(), 8, crc32c(std::string_view(header).substr(16)));
   if (Status written = write_all(fd, header, 0, path); !written) return give_up(failure(written.error()));
   if (::fsync(fd) != 0) return give_up(errno_failure(errno, fmt::format("cannot sync {}", unfinished)));
+  DIRIGENT_FAULT_POINT("call_store.before_rename");
   if (::rename(unfinished.c_str(), path.c_str()) != 0) return give_up(errno_failure(errno, fmt::format("cannot rename {}", unfinished)));
+  DIRIGENT_FAULT_POINT("call_store.renamed");
   if (Status synced = sync_directory(directory); !synced) {
     ::unlink(path.c_str());
     return failure(synced.error());

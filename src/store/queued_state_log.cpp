@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "dirigent/base/fault_point.h"
 #include "log_backend.h"
 
 namespace dirigent::store {
@@ -114,7 +115,9 @@ class QueuedStateLog final : public StateLog {
       records += batch.records;
       bytes += batch.bytes;
     }
+    DIRIGENT_FAULT_POINT("state_log.before_sync");
     const Status written = batches.empty() ? Status{} : backend_->commit(batches);
+    DIRIGENT_FAULT_POINT("state_log.after_sync");
     {
       // Before the answers: whoever is told "durable" finds it counted so.
       const std::lock_guard lock(mutex_);

@@ -35,12 +35,12 @@ class Group:
         self.roles = {}
         self.ports = {}
 
-    def start(self, member, *arguments, peers=None):
+    def start(self, member, *arguments, peers=None, env=None):
         listed = peers or [m for m in self.peers if m <= self.size]
         rpc, admin = self.ports.get(member, ("127.0.0.1:0", "127.0.0.1:0"))
         role = self.cluster.start("control", "--rpc-listen", rpc, "--form-listen", "127.0.0.1:0", "--admin-listen", admin, "--peer-id", str(member),
                                   "--peers", ",".join(f"{m}={self.peers[m]}" for m in listed), "--state-dir", str(self.cluster.directory / f"member-{member}"),
-                                  *self.patience, *arguments)
+                                  *self.patience, *arguments, env=env)
         self.roles[member] = role
         self.ports[member] = (role.addresses["rpc"], role.addresses["admin"])
         self.cluster.admin = role.addresses["admin"]

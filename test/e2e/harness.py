@@ -133,8 +133,8 @@ class Cluster:
         self.invoke_address = role.addresses["invoke"]
         return role
 
-    def worker(self, rpc, *arguments, name=None):
-        return self.start("worker", "--admin-listen", "127.0.0.1:0", "--control", rpc, "--node-name", name or unique_name("worker"), *arguments)
+    def worker(self, rpc, *arguments, name=None, **options):
+        return self.start("worker", "--admin-listen", "127.0.0.1:0", "--control", rpc, "--node-name", name or unique_name("worker"), *arguments, **options)
 
     def ctl(self, *arguments, check_status=0, stdin=None):
         """Runs `dirigent ctl`; returns (stdout, stderr)."""

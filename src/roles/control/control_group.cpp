@@ -9,8 +9,10 @@
 #include <asio/use_awaitable.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "control_role_impl.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/address.h"
@@ -96,6 +98,12 @@ Status ControlRoleImpl::open_group() {
   if (!options_.peer_join) replica.term_min = *term;
   replica.election_timeout = options_.election_timeout;
   replica.heartbeat = options_.election_timeout / 5;
+#if DIRIGENT_HAS_FAULT_POINTS
+  // So that a test need not write ten thousand entries to see a snapshot.
+  if (const char* entries = std::getenv("DIRIGENT_SNAPSHOT_ENTRIES")) {
+    replica.snapshot_entries = static_cast<consensus::Index>(parse_integer(entries).value_or(10'000));
+  }
+#endif
   consensus::ReplicaHooks hooks;
   hooks.apply = [this](consensus::Index index, std::string_view command) {
     if (auto applied = replicated_.apply(command); !applied) log_error("control", "entry {} of the group's log: {}", index, applied.error().message);
@@ -151,6 +159,7 @@ void ControlRoleImpl::lead(Term term) {
   leads_ = true;
   expected_ = replicated_.roster();
   absent_since_.clear();
+  DIRIGENT_FAULT_POINT("control.leading");
   cluster_->set_leader(term, "");
   import_alone();
   tasks_.spawn(keep_roster(epoch_));

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "control_role_impl.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 #include "dirigent/base/random.h"
 #include "form_api.h"
@@ -212,6 +213,12 @@ std::string ControlRoleImpl::peer_address() const { return group_ ? group_->addr
 
 void ControlRoleImpl::perform(core::ConductorEffects effects) {
   if (!leads_) return;
+#if DIRIGENT_HAS_FAULT_POINTS
+  const bool starts_some = std::any_of(effects.worker_orders.begin(), effects.worker_orders.end(),
+                                       [](const auto& one) { return std::holds_alternative<StartSandbox>(one.second); });
+  // The bytes leave in the turns after this one.
+  if (starts_some) loop_.post([&loop = loop_] { loop.post([] { DIRIGENT_FAULT_POINT("control.order_sent"); }); });
+#endif
   for (auto& [session, order] : effects.worker_orders) cluster_->send(session, std::move(order));
   for (auto& [session, order] : effects.data_plane_orders) cluster_->send(session, std::move(order));
   for (auto& [session, why] : effects.disconnects) cluster_->disconnect(session, std::move(why));
@@ -261,6 +268,7 @@ io::Task<void> ControlRoleImpl::write_down(std::string entry, std::vector<store:
       });
     });
   }
+  DIRIGENT_FAULT_POINT("control.proposed");
   // Not cancellable: the write happens whether we wait or not, and what is in memory has to follow it.
   constexpr asio::use_awaitable_t<asio::io_context::executor_type> use_task{};
   auto unbound = asio::bind_cancellation_slot(asio::cancellation_slot(), use_task);
@@ -274,8 +282,11 @@ io::Task<void> ControlRoleImpl::write_down(std::string entry, std::vector<store:
 // Durable first, then applied. The command has been claimed in the catalog.
 io::Task<std::uint64_t> ControlRoleImpl::make_durable(core::CatalogCommand command) {
   const std::uint64_t epoch = epoch_;
-  Status status = co_await write_down(ReplicatedCatalog::encode(command), writes_of(command));
+  std::string entry = ReplicatedCatalog::encode(command);
+  std::vector<store::Write> writes = writes_of(command);
+  Status status = co_await write_down(std::move(entry), std::move(writes));
   core::ConductorEffects effects;
+  if (status) DIRIGENT_FAULT_POINT("control.committed");
   if (epoch != epoch_) {
     // Another conductor has taken over meanwhile, with all that was committed. There is nothing to tell it.
     if (!status) co_return failure(status.error());
@@ -366,6 +377,7 @@ Status ControlRoleImpl::worker_joined(SessionId session, WorkerHello hello) {
   core::ConductorEffects effects;
   const std::string name = hello.node.id.value;
   const std::size_t sandboxes = hello.sandboxes.size();
+  if (conductor_->recovering(io::Loop::now())) DIRIGENT_FAULT_POINT("control.recovering");
   Status status = conductor_->worker_joined(session, hello, io::Loop::now(), effects);
   if (status) log_info("control", "worker {} joined from {} with {} sandboxes", name, hello.node.host, sandboxes);
   perform(std::move(effects));
@@ -377,7 +389,11 @@ void ControlRoleImpl::worker_said(SessionId session, std::vector<WorkerMessage> 
   if (!leads_) return;
   core::ConductorEffects effects;
   const Instant now = io::Loop::now();
-  for (const auto& message : messages) conductor_->worker_said(session, message, now, effects);
+  for (const auto& message : messages) {
+    const auto* changed = std::get_if<SandboxChanged>(&message);
+    if (changed != nullptr && changed->status.state == SandboxState::ready) DIRIGENT_FAULT_POINT("control.before_record");
+    conductor_->worker_said(session, message, now, effects);
+  }
   perform(std::move(effects));
 }
 

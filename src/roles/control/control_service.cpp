@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "control_role_impl.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/text.h"
 #include "dirigent/io/prometheus.h"
 #include "dirigent/policy/explain.h"
@@ -57,6 +58,7 @@ io::Task<Deployed> ControlRoleImpl::deploy(DeployRequest request) {
     auto update = co_await make_durable(plan->command);
     if (!update) co_return failure(update.error().within(fmt::format("cannot store function \"{}\"", request.name)));
     co_await applied_everywhere(*update);
+    DIRIGENT_FAULT_POINT("control.before_answer");
   } else {
     conductor_->mutable_catalog().abort(request.name);
     notify(request.name);
@@ -76,7 +78,9 @@ io::Task<void> ControlRoleImpl::remove(FunctionName name) {
   }
   auto update = co_await make_durable(std::move(*command));
   if (!update) co_return failure(update.error());
-  co_return co_await applied_everywhere(*update);
+  Status applied = co_await applied_everywhere(*update);
+  DIRIGENT_FAULT_POINT("control.removed");
+  co_return applied;
 }
 
 io::Task<void> ControlRoleImpl::set_scale(FunctionName name, std::optional<std::uint32_t> scale) {
@@ -293,7 +297,9 @@ io::Task<void> ControlRoleImpl::set_node_use(NodeId node, NodeUse use) {
     co_return failure(ErrorCode::not_found, "node \"{}\" not found (list them: dirigent ctl nodes)", node);
   const std::uint64_t epoch = epoch_;
   const core::SetNodeUse command{node, use};
-  Status written = co_await write_down(ReplicatedCatalog::encode(command), writes_of(command));
+  std::string entry = ReplicatedCatalog::encode(command);
+  std::vector<store::Write> writes = writes_of(command);
+  Status written = co_await write_down(std::move(entry), std::move(writes));
   if (!written) co_return failure(written.error().within(fmt::format("cannot store what node \"{}\" is used for", node)));
   // Another conductor has read what was written.
   if (epoch != epoch_) co_return Status{};

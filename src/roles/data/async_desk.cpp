@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dirigent/base/assert.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 #include "roles/data/problem.h"
 
@@ -149,6 +150,7 @@ void AsyncDesk::accept(Place place, AsyncSubmission submission) {
   }
   write[CallPart::request] = std::move(bytes);
   being_stored_.emplace(id, BeingStored{{place}, io::Loop::now()});
+  DIRIGENT_FAULT_POINT("async.before_store");
   stores_.front()->write(std::move(write), [this_alive = std::weak_ptr<AsyncDesk*>(alive_), &main = main_, id](Status status) {
     main.post([this_alive, id, status = std::move(status)] {
       if (const auto self = this_alive.lock()) (*self)->accepted(id, status);
@@ -159,9 +161,11 @@ void AsyncDesk::accept(Place place, AsyncSubmission submission) {
 void AsyncDesk::accepted(const CallId& id, const Status& status) {
   auto node = being_stored_.extract(id);
   if (status) {
+    DIRIGENT_FAULT_POINT("async.stored");
     commit_.record(io::Loop::now() - node.mapped().since);
     queue_->stored(id, now());
     for (const Place& place : node.mapped().places) host_.reply(place.shard, place.token, accepted_reply(id));
+    DIRIGENT_FAULT_POINT("async.accepted");
   } else {
     ++refused_;
     queue_->not_stored(id);
@@ -357,6 +361,7 @@ void AsyncDesk::write_state(const CallId& id, const core::CallState& state, cons
   write.may_wait = true;
   write[CallPart::state] = encode(state);
   if (what.with_result) write[CallPart::result] = what.result;
+  if (what.with_result) DIRIGENT_FAULT_POINT("async.before_result");
   store->write(std::move(write), [this_alive = std::weak_ptr<AsyncDesk*>(alive_), &main = main_, id](Status status) {
     main.post([this_alive, id, status = std::move(status)] {
       if (const auto self = this_alive.lock()) (*self)->state_written(id, status);
@@ -374,6 +379,7 @@ void AsyncDesk::state_written(const CallId& id, const Status& status) {
     arm();
     return;
   }
+  if (known->second.with_result) DIRIGENT_FAULT_POINT("async.result_stored");
   if (--known->second.writes == 0) {
     saving_.erase(known);
   }

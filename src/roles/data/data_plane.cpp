@@ -15,6 +15,7 @@
 #include <csignal>
 
 #include "dirigent/base/assert.h"
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 
 namespace dirigent::roles {
@@ -208,6 +209,7 @@ ShardPorts DataPlane::ports_of(std::uint32_t index) {
 // --- routes -------------------------------------------------------------------------------------------------------
 
 void DataPlane::apply(const RouteUpdate& update) {
+  DIRIGENT_FAULT_POINT("data.before_routes");
   core::SwitchboardEffects effects;
   switchboard_.apply(update, io::Loop::now(), effects);
   perform(std::move(effects));
@@ -216,6 +218,12 @@ void DataPlane::apply(const RouteUpdate& update) {
 }
 
 void DataPlane::perform(core::SwitchboardEffects effects) {
+#if DIRIGENT_HAS_FAULT_POINTS
+  const bool confirms = std::any_of(effects.told.begin(), effects.told.end(), [](const auto& one) { return std::holds_alternative<RoutesApplied>(one); });
+  if (confirms) DIRIGENT_FAULT_POINT("data.before_confirm");
+  // The bytes leave in the turns after this one.
+  if (confirms) main_.post([&main = main_] { main.post([] { DIRIGENT_FAULT_POINT("data.confirmed"); }); });
+#endif
   if (!effects.told.empty()) tell_(std::move(effects.told));
   for (const auto& change : effects.published) {
     for (std::uint32_t i = 0; i < shards_.size(); ++i) {

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "dirigent/base/fault_point.h"
 #include "dirigent/base/log.h"
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
@@ -195,7 +196,9 @@ io::Action WorkerRoleImpl::launch(StartSandbox order) {
   const bool is_tar = order.spec.image.starts_with("tar:");
   const Instant began = io::Loop::now();
   ++launches_;
+  DIRIGENT_FAULT_POINT("worker.before_launch");
   Result<sandbox::Launched> launched = co_await runtime_->launch(std::move(order));
+  DIRIGENT_FAULT_POINT("worker.launched");
   core::KeeperEffects effects;
   Result<core::Keeper::LaunchedAt> outcome;
   if (launched) {
@@ -214,13 +217,16 @@ io::Action WorkerRoleImpl::launch(StartSandbox order) {
 
 io::Action WorkerRoleImpl::probe(core::KeeperEffects::Probe probe) {
   Result<bool> answered = co_await runtime_->probe(probe.id, std::move(probe.ready_path), probe.timeout);
+  DIRIGENT_FAULT_POINT("worker.before_ready");
   core::KeeperEffects effects;
   keeper_.probed(probe.id, answered.has_value() && *answered, io::Loop::now(), effects);
   perform(std::move(effects));
 }
 
 io::Action WorkerRoleImpl::remove(core::KeeperEffects::Remove removal) {
+  DIRIGENT_FAULT_POINT("worker.before_remove");
   Status status = co_await runtime_->remove(removal.id, removal.grace);
+  DIRIGENT_FAULT_POINT("worker.removed");
   if (!status) log_error("worker", "cannot remove sandbox {}: {}", to_string(removal.id), status.error().message);
   core::KeeperEffects effects;
   keeper_.removed(removal.id, io::Loop::now(), effects);
