@@ -55,7 +55,10 @@ Result<Pipe> make_pipe() {
 Result<std::string> output_of(const std::vector<std::string>& arguments) {
   auto pipe = make_pipe();
   if (!pipe) return failure(pipe.error());
-  Command command{arguments, {kPathVariable}, pipe->write.get(), -1, {}};
+  Command command;
+  command.arguments = arguments;
+  command.environment = {kPathVariable};
+  command.output = pipe->write.get();
   auto code = run_program(command);
   if (!code) return failure(code.error());
   std::string text(4096, '\0');
@@ -106,7 +109,9 @@ io::Task<void> OciEngine::open(const Cgroups& cgroups, std::vector<KeptContainer
     starters_.reset();
     removers_.reset();
     space_.reset();
+    co_return opened;
   }
+  group_.spawn(tend_helpers());
   co_return opened;
 }
 
@@ -214,6 +219,10 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
   auto code = run_program(command);
   if (!code) return failure(code.error());
   if (*code != 0) return failure(explain(*code, directory, order.spec));
+  {
+    const std::lock_guard lock(mutex_);
+    has_started_ = true;
+  }
   RunningContainer running;
   const std::string pid_text = read_text(pid_file);
   const auto pid = parse_integer(trim(pid_text));
@@ -298,10 +307,29 @@ void OciEngine::reap_helpers(bool now) {
   const std::lock_guard lock(mutex_);
   if (!now && io::Loop::now() - reaped_at_ < kInterval) return;
   reaped_at_ = io::Loop::now();
+  has_started_ = false;
   reap_orphans(program_.substr(program_.rfind('/') + 1));
 }
 
+// Each second: those of the last starts, after which nothing was removed.
+io::Task<void> OciEngine::tend_helpers() {
+  for (;;) {
+    Status slept = co_await io::sleep_for(loop_, 1s);
+    if (!slept) co_return Status{};
+    removers_->submit([this] {
+      bool is_due = false;
+      {
+        const std::lock_guard lock(mutex_);
+        is_due = has_started_;
+      }
+      if (is_due) reap_helpers(true);
+    });
+  }
+}
+
 io::Task<void> OciEngine::close() {
+  group_.cancel();
+  co_await group_.wait();
   const std::string directory = options_.run_directory + "/oci-" + options_.node.value;
   auto reap = [this]() -> Status {
     reap_helpers(true);
