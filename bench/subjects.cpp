@@ -61,7 +61,7 @@ class Bare : public Subject {
     auto network = Network::open("bench");
     if (!network) co_return failure(network.error());
     network_ = std::move(*network);
-    pool_ = std::make_unique<NetworkPool>(loop_, *network_, static_cast<std::uint32_t>(2 * at_once_), std::vector<std::uint32_t>{});
+    pool_ = std::make_unique<NetworkPool>(loop_, *network_, nullptr, static_cast<std::uint32_t>(2 * at_once_), std::vector<std::uint32_t>{});
     co_return Status{};
   }
   io::Task<void> close() override {
@@ -72,7 +72,7 @@ class Bare : public Subject {
     co_return Status{};
   }
   io::Task<bool> answers(std::uint64_t number) override {
-    return probe_address(loop_, to_dotted(network_->address_of(places_[number].number)) + ":8080", "/", 1s);
+    return probe_address(loop_, places_[number].address + ":8080", "/", 1s);
   }
 
  protected:
@@ -91,7 +91,7 @@ class Bare : public Subject {
     co_return spec;
   }
   void give_back(std::uint64_t number) {
-    pool_->give_back(places_[number].number);
+    pool_->give_back(std::move(places_[number]));
     places_.erase(number);
   }
 

@@ -26,7 +26,8 @@ constexpr std::size_t kOwn = 4;
 std::string ContainerRuntime::identity() const {
   // Whoever must not take over has an identity that nobody else has.
   if (options_.adopt_time <= Duration::zero()) return adoption_identity(fmt::format("nobody {}", ::getpid()));
-  return adoption_identity(fmt::format("{} {} {}", engine_->identity(), options_.run_directory, options_.publish_host));
+  return adoption_identity(fmt::format("{} {} {} {} {}", engine_->identity(), options_.run_directory, options_.publish_host,
+                                       options_.cni.configuration, options_.cni.state_directory));
 }
 
 void ContainerRuntime::adopt(Handover handover) {
@@ -42,6 +43,8 @@ void ContainerRuntime::adopt(Handover handover) {
     container->direct = kept.record.sandbox.address.direct;
     container->published_port = kept.record.published_port;
     container->place.number = kept.record.number;
+    container->place.address = container->direct.substr(0, container->direct.rfind(':'));
+    container->place.attachment = kept.record.attachment;
     container->place.network_namespace = std::move(kept.fds[kNamespace]);
     container->pidfd.assign(kept.fds[kPidfd].release());
     container->output[0].assign(kept.fds[kOutput].release());
@@ -53,6 +56,7 @@ void ContainerRuntime::adopt(Handover handover) {
     adopted_.push_back(container);
     for (const int stream : {0, 1}) read_output(container, stream);
     watch(container);
+    networks_->look_at(container->place);
   }
   log_info("sandbox", "node {}: took over {} sandboxes of an earlier life", options_.node, adopted_.size());
 }
@@ -79,6 +83,7 @@ void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& o
   record.name = container->name;
   record.pid = container->pid;
   record.number = container->place.number;
+  record.attachment = container->place.attachment;
   record.published_port = container->published_port;
   record.has_network = true;
   record.limits = {order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};

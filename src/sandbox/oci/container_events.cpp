@@ -115,11 +115,7 @@ void ContainerRuntime::release(const ContainerPtr& container) {
   if (container->gone.is_set()) return;
   container->state = ContainerState::ended;
   forget(container);
-  // The kernel removes namespace and link behind the last descriptor.
-  if (container->place.network_namespace.is_open()) {
-    container->place.network_namespace.reset();
-    networks_->give_back(container->place.number);
-  }
+  if (container->place.network_namespace.is_open()) networks_->give_back(std::move(container->place));
   if (container->published_port != 0) published_ports_.push_back(container->published_port);
   container->image.reset();
   if (const auto found = by_id_.find(container->id); found != by_id_.end() && found->second == container) {
