@@ -12,6 +12,7 @@
 
 #include "dirigent/base/log.h"
 #include "sandbox/oci/container_runtime.h"
+#include "sandbox/oci/exit_status.h"
 
 namespace dirigent::sandbox {
 
@@ -64,6 +65,14 @@ io::Task<void> ContainerRuntime::finish(ContainerPtr container) {
   auto count = [this, name = container->name]() -> Result<std::uint64_t> { return cgroups_.memory_kills(name); };
   auto kills = co_await helpers_->run(std::move(count));
   auto status = co_await engine_->finish(container->name, container->pid);
+  if (!status) {
+    // No child of this worker, whose engine cannot know: the kernel may.
+    auto ask = [container]() -> Result<ExitStatus> {
+      const auto told = exit_status_of(container->pidfd.native_handle(), container->pid);
+      return told ? Result<ExitStatus>(*told) : failure(ErrorCode::not_found, "the kernel does not tell");
+    };
+    if (auto told = co_await helpers_->run(std::move(ask))) status = *told;
+  }
   if (!status) log_warn("sandbox", "sandbox {}: {}", to_string(container->id), status.error().message);
   // Its writers are gone now, the shim too that passes on what the function has written: this is all there will be.
   for (const int stream : {0, 1}) {

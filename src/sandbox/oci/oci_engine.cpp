@@ -20,6 +20,7 @@
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
 #include "sandbox/oci/container_runtime.h"
+#include "sandbox/oci/exit_status.h"
 #include "sandbox/oci/launcher.h"
 
 namespace dirigent::sandbox {
@@ -260,7 +261,6 @@ Error OciEngine::explain(int code, const std::string& directory, const Container
 io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
   const bool is_stranger = strangers_.erase(name) > 0;
   auto finish_it = [this, name = std::move(name), pid, is_stranger]() -> Result<ExitStatus> {
-    ExitStatus exit;
     if (is_stranger) {
       if (Status entered = space_->enter(); !entered) return failure(entered.error());
       remove_now(name);
@@ -279,13 +279,7 @@ io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
     if (Status entered = space_->enter(); !entered) return failure(entered.error());
     remove_now(name);
     if (waited < 0) return errno_failure(error, "cannot learn how the container has ended");
-    if (WIFSIGNALED(status)) {
-      exit.signal = WTERMSIG(status);
-      exit.code = 128 + exit.signal;
-    } else {
-      exit.code = WEXITSTATUS(status);
-    }
-    return exit;
+    return exit_status_from(status);
   };
   co_return co_await removers_->run(std::move(finish_it));
 }
