@@ -55,6 +55,8 @@ class KilledWorker {
         worked = worked && launched.has_value();
         if (!launched) continue;
         told += launched->address.direct + " " + launched->address.published + "\n";
+        if (order.spec.arguments == std::vector<std::string>{"polite"})
+          worked = worked && harness.until([&] { return open.output(order.id).find("ready") != std::string::npos; });
         if (order.spec.image != "builtin:hello") continue;
         worked = worked && harness.until([&] { return harness.run(open.runtime->probe(order.id, "/", 1s)).value_or(false); });
       }
@@ -145,6 +147,8 @@ TEST_CASE("adoption: the next worker goes on with every sandbox of one that was 
     CHECK(kept.order.spec.port == serving.spec.port);
     CHECK(kept.is_ready);
     CHECK_FALSE(find(polite.id)->is_ready);
+    // What it has printed was read by the worker that is gone.
+    CHECK(open.output(polite.id).find("ready") != std::string::npos);
     CHECK(worker.told().find(kept.address.direct + " \n") != std::string::npos);
     CHECK(harness.run(open.runtime->probe(serving.id, "/", 1s)).value());
     // A new one does not get what an old one has.

@@ -14,7 +14,7 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// The descriptors of a kept container, in this order; then the locks of its image.
+// The descriptors of a kept container, in this order; then the journal of its log where it has one, and the locks of its image.
 constexpr std::size_t kOutput = 0;
 constexpr std::size_t kErrors = 1;
 constexpr std::size_t kPidfd = 2;
@@ -49,6 +49,7 @@ void ContainerRuntime::adopt(Handover handover) {
     container->pidfd.assign(kept.fds[kPidfd].release());
     container->output[0].assign(kept.fds[kOutput].release());
     container->output[1].assign(kept.fds[kErrors].release());
+    if (kept.record.has_journal) container->logs->go_on_with(kept.fds[kOwn]);
     container->record = std::move(kept.record);
     next_serial_ = std::max(next_serial_, container->key + 1);
     std::erase(published_ports_, container->published_port);
@@ -92,6 +93,9 @@ void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& o
   fds[kErrors] = container->output[1].native_handle();
   fds[kPidfd] = container->pidfd.native_handle();
   fds[kNamespace] = container->place.network_namespace.get();
+  const io::FileDescriptor journal = container->logs->share();
+  record.has_journal = journal.is_open();
+  if (record.has_journal) fds.push_back(journal.get());
   if (container->image) {
     record.layers = container->image->layers;
     record.locks = static_cast<std::uint32_t>(container->image->locks.size());

@@ -102,7 +102,7 @@ std::string SandboxRecord::bytes() const {
   network.write(out);
   out.u64(static_cast<std::uint64_t>(limits.memory.value)).u64(static_cast<std::uint64_t>(limits.cpu.value));
   out.u64(static_cast<std::uint64_t>(limits.cpu_limit.value)).u32(limits.pids);
-  out.text(sandbox.image_digest).texts(layers).u32(locks).text(attachment);
+  out.text(sandbox.image_digest).texts(layers).u32(locks).text(attachment).u8(has_journal ? 1 : 0);
   return out.bytes();
 }
 
@@ -143,6 +143,7 @@ std::optional<SandboxRecord> SandboxRecord::parse(const std::string& bytes) {
   record.layers = in.texts();
   record.locks = in.u32();
   record.attachment = in.text();
+  record.has_journal = in.u8() != 0;
   if (!in.ok()) return std::nullopt;
   order.spec.resources = {record.limits.cpu, record.limits.memory};
   return record;
