@@ -5,42 +5,33 @@
 //
 // Floors of the same run: "bare crun/runc" prepares nothing but the network and runs the program with the very same
 // configuration; "bare containerd" makes the very same sequence of gRPC calls. Needs root. bench/runtimes.sh starts a
-// containerd for it. Prints key=value lines.
+// containerd for it, and gives it namespaces of its own. Prints key=value lines.
 //
-//   runtimes COUNT [CONTAINERD_ADDRESS] [VARIANT...]
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+// With `leftovers`: what do COUNT starts and removals, eight at a time, leave on the machine, and does removing delay a
+// start? Counts before and after, and exits with 1 when anything is left.
+//
+//   runtimes [leftovers] COUNT [CONTAINERD_ADDRESS] [VARIANT...]
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
-#include <fstream>
 
+#include "census.h"
 #include "dirigent/base/histogram.h"
-#include "dirigent/base/text.h"
-#include "dirigent/sandbox/containerd_runtime.h"
-#include "dirigent/sandbox/oci_runtime.h"
-#include "dirigent/sandbox/process_runtime.h"
-#include "sandbox/containerd/api.h"
-#include "sandbox/oci/launcher.h"
-#include "sandbox/oci/network_pool.h"
-#include "sandbox/oci/oci_engine.h"
-#include "sandbox/process/prober.h"
+#include "subjects.h"
 
 namespace {
 
 using namespace dirigent;
-using namespace dirigent::sandbox;
+using namespace dirigent::bench;
 
 constexpr std::size_t kAtATime = 8;
 constexpr Duration kPause = 60ms;  // a cold start comes alone, not in a tight loop
-const std::string kRun = "/run/dirigent-bench";
+constexpr std::size_t kRemovalsMeanwhile = 4;
+constexpr Duration kSettleMax = 20s;
 
 struct Outcome {
   Histogram whole, create, network, start, ready, removal;
@@ -61,220 +52,6 @@ void print(const std::string& variant, const Outcome& outcome) {
               us(outcome.ready, 0.5), us(outcome.removal, 0.5), kAtATime, outcome.rate);
   std::fflush(stdout);
 }
-
-// One start to the first answer, and one removal, of whatever is measured. Errors end the variant.
-class Subject {
- public:
-  virtual ~Subject() = default;
-  virtual io::Task<void> open() = 0;
-  virtual io::Task<void> close() = 0;
-  virtual io::Task<void> start(std::uint64_t number, StartPhases& phases) = 0;
-  virtual io::Task<bool> answers(std::uint64_t number) = 0;
-  virtual io::Task<void> remove(std::uint64_t number) = 0;
-};
-
-class RuntimeSubject final : public Subject {
- public:
-  explicit RuntimeSubject(std::unique_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
-  io::Task<void> open() override { return runtime_->open(); }
-  io::Task<void> close() override { return runtime_->close(); }
-  io::Task<void> start(std::uint64_t number, StartPhases& phases) override {
-    StartSandbox order;
-    order.id = SandboxId{number};
-    order.function = FunctionName{"hello"};
-    order.revision = RevisionNumber{1};
-    order.spec.image = "builtin:hello";
-    auto launched = co_await runtime_->launch(std::move(order));
-    if (!launched) co_return failure(launched.error());
-    phases = launched->phases;
-    co_return Status{};
-  }
-  io::Task<bool> answers(std::uint64_t number) override { return runtime_->probe(SandboxId{number}, "/", 1s); }
-  io::Task<void> remove(std::uint64_t number) override { return runtime_->remove(SandboxId{number}, Duration::zero()); }
-
- private:
-  std::unique_ptr<Runtime> runtime_;
-};
-
-// What the two floors have in common: the network, as the runtimes have it, and the configuration.
-class Bare : public Subject {
- public:
-  explicit Bare(io::Loop& loop) : loop_(loop) {}
-  io::Task<void> open() override {
-    auto network = Network::open("bench");
-    if (!network) co_return failure(network.error());
-    network_ = std::move(*network);
-    pool_ = std::make_unique<NetworkPool>(loop_, *network_, 2 * kAtATime, std::vector<std::uint32_t>{});
-    co_return Status{};
-  }
-  io::Task<void> close() override {
-    co_await pool_->close();
-    places_.clear();
-    network_->remove_gateway();
-    network_->wait_for_links(5s);
-    co_return Status{};
-  }
-  io::Task<bool> answers(std::uint64_t number) override {
-    return probe_address(loop_, to_dotted(network_->address_of(places_[number].number)) + ":8080", "/", 1s);
-  }
-
- protected:
-  io::Task<ContainerSpec> prepare(std::uint64_t number) {
-    auto place = co_await pool_->take(io::Loop::now() + 10s);
-    if (!place) co_return failure(place.error());
-    ContainerSpec spec;
-    spec.arguments = {"/cell", "builtin", "hello", "bench"};
-    spec.environment = {"PORT=8080", "REVISION=bare"};
-    spec.hostname = "bare";
-    spec.uid = 250'000 + place->number;
-    spec.tmp_bytes = 64 << 20;
-    spec.network_namespace = place->path();
-    spec.limits = {128_MiB, Millicpu{100}, {}, 1024};
-    places_[number] = std::move(*place);
-    co_return spec;
-  }
-  void give_back(std::uint64_t number) {
-    pool_->give_back(places_[number].number);
-    places_.erase(number);
-  }
-
-  io::Loop& loop_;
-  std::unique_ptr<Network> network_;
-  std::unique_ptr<NetworkPool> pool_;
-  std::map<std::uint64_t, NetworkPlace> places_;
-};
-
-class BareProgram final : public Bare {
- public:
-  BareProgram(io::Loop& loop, const std::string& name) : Bare(loop), program_(find_in_path(name)) {}
-  io::Task<void> open() override {
-    if (program_.empty()) co_return failure(ErrorCode::unsupported, "not installed");
-    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-    helpers_ = std::make_unique<Helpers>(loop_, kAtATime);
-    auto make = [this]() -> Status {
-      auto space = RootSpace::make(kRun);
-      if (!space) return failure(space.error());
-      space_ = std::move(*space);
-      ::umount2("/sys/fs/cgroup/unified", MNT_DETACH);  // see OciEngine::hide_hybrid_hierarchy
-      return {};
-    };
-    Status made = co_await helpers_->run(std::move(make));
-    if (!made) co_return made;
-    co_return co_await Bare::open();
-  }
-  io::Task<void> close() override {
-    co_await Bare::close();
-    helpers_.reset();
-    space_.reset();
-    ::rmdir(kRun.c_str());
-    ::prctl(PR_SET_CHILD_SUBREAPER, 0);
-    co_return Status{};
-  }
-  io::Task<void> start(std::uint64_t number, StartPhases&) override {
-    auto spec = co_await prepare(number);
-    if (!spec) co_return failure(spec.error());
-    auto job = [this, number, spec = std::move(*spec)]() mutable { return run(number, spec); };
-    auto pid = co_await helpers_->run(std::move(job));
-    if (!pid) co_return failure(pid.error());
-    pids_[number] = *pid;
-    co_return Status{};
-  }
-  io::Task<void> remove(std::uint64_t number) override {
-    auto job = [this, name = name_of(number), pid = pids_[number]]() -> Status {
-      ::kill(pid, SIGKILL);
-      while (::waitpid(pid, nullptr, 0) < 0 && errno == ECHILD) std::this_thread::sleep_for(1ms);
-      if (Status entered = space_->enter(); !entered) return entered;
-      space_->remove(name);
-      remove_container_cgroups("bench", name);
-      std::error_code ignored;
-      std::filesystem::remove_all(space_->directory() + "/state/" + name, ignored);
-      return {};
-    };
-    Status removed = co_await helpers_->run(std::move(job));
-    give_back(number);
-    co_return removed;
-  }
-
- private:
-  static std::string name_of(std::uint64_t number) { return "bare-" + std::to_string(number); }
-  Result<pid_t> run(std::uint64_t number, ContainerSpec& spec) {
-    if (Status entered = space_->enter(); !entered) return failure(entered.error());
-    const std::string name = name_of(number);
-    auto root = space_->mount_root(name, nullptr, 0);
-    if (!root) return failure(root.error());
-    spec.root = *root;
-    const bool is_runc = program_.ends_with("runc");
-    if (is_runc) spec.cgroup = "/dirigent/bench/" + name;
-    const std::string directory = space_->directory() + "/" + name;
-    std::ofstream(directory + "/config.json") << make_config(spec) << std::flush;
-    Command command;
-    command.arguments = {program_, "--root", space_->directory() + "/state"};
-    if (!is_runc) command.arguments.emplace_back("--cgroup-manager=disabled");
-    command.arguments.insert(command.arguments.end(), {"run", "--detach", "--bundle", directory, "--pid-file", directory + "/pid", name});
-    command.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
-    auto code = run_program(command);
-    if (!code) return failure(code.error());
-    if (*code != 0) return failure(ErrorCode::unavailable, "{} exited with {}", program_, *code);
-    pid_t pid = 0;
-    std::ifstream(directory + "/pid") >> pid;
-    return pid;
-  }
-  std::string program_;
-  std::unique_ptr<Helpers> helpers_;
-  std::unique_ptr<RootSpace> space_;
-  std::map<std::uint64_t, pid_t> pids_;
-};
-
-class BareContainerd final : public Bare {
- public:
-  BareContainerd(io::Loop& loop, const std::string& address, const std::string& program)
-      : Bare(loop), address_(address), program_(find_in_path(program)) {}
-  io::Task<void> open() override {
-    if (address_.empty() || program_.empty()) co_return failure(ErrorCode::unsupported, "no containerd given, or no such program");
-    api_ = std::make_unique<ContainerdApi>(loop_, address_, 30s);
-    std::filesystem::create_directories(kRun);
-    if (Status made = make_builtin_root(kRun + "/builtin"); !made) co_return made;
-    if (Status made = make_skeleton(kRun + "/skeleton"); !made) co_return made;
-    Status made = co_await api_->make_namespace();
-    if (!made) co_return made;
-    co_return co_await Bare::open();
-  }
-  io::Task<void> close() override {
-    co_await Bare::close();
-    api_.reset();
-    std::filesystem::remove_all(kRun);
-    co_return Status{};
-  }
-  io::Task<void> start(std::uint64_t number, StartPhases&) override {
-    auto spec = co_await prepare(number);
-    if (!spec) co_return failure(spec.error());
-    const std::string id = "bare-" + std::to_string(number);
-    spec->root = "rootfs";
-    spec->cgroup = "/dirigent/bench/" + id;
-    ContainerdContainer container{id, "bench", make_config(*spec), program_};
-    Status created = co_await api_->create_container(std::move(container));
-    if (!created) co_return created;
-    ContainerdTask task{id, {{"overlay", "overlay", {"lowerdir=" + kRun + "/builtin:" + kRun + "/skeleton"}}}, "", "", program_};
-    auto pid = co_await api_->create_task(std::move(task));
-    if (!pid) co_return failure(pid.error());
-    co_return co_await api_->start_task(id);
-  }
-  io::Task<void> remove(std::uint64_t number) override {
-    const std::string id = "bare-" + std::to_string(number);
-    co_await api_->kill_task(id, SIGKILL);
-    co_await api_->wait_task(id, 10s);
-    co_await api_->delete_task(id);
-    Status deleted = co_await api_->delete_container(id);
-    remove_container_cgroups("bench", id);
-    give_back(number);
-    co_return deleted;
-  }
-
- private:
-  std::string address_;
-  std::string program_;
-  std::unique_ptr<ContainerdApi> api_;
-};
 
 io::Task<void> one(io::Loop& loop, Subject& subject, std::uint64_t number, Outcome& outcome, bool record) {
   const Instant began = io::Loop::now();
@@ -337,39 +114,137 @@ io::Action measure(io::Loop& loop, Subject& subject, int count, Outcome& outcome
   loop.stop();
 }
 
-std::unique_ptr<Subject> make(io::Loop& loop, const std::string& variant, const std::string& address) {
-  const std::string program = variant.substr(variant.rfind('_') + 1);
-  const auto common = [](auto& options) {
-    options.node = NodeId{"bench"};
-    options.run_directory = kRun;
-    options.networks = 2 * kAtATime;
-  };
-  if (variant == "process") {
-    ProcessRuntimeOptions options;
-    options.node = NodeId{"bench"};
-    return std::make_unique<RuntimeSubject>(make_process_runtime(loop, options));
+// What leaving nothing behind is measured with.
+struct Leftovers {
+  std::string containerd;
+  std::vector<std::string> directories;
+  Census before, after;
+  Duration settled{};            // after the last removal
+  std::vector<std::string> left;
+  Histogram alone, meanwhile;    // starts with nothing else going on, and while others are being removed
+  double rate = 0;
+  std::string problem;
+};
+
+Census look(const Leftovers& leftovers) { return take_census(leftovers.containerd, leftovers.directories, "/dirigent/bench"); }
+
+// The kernel removes namespaces and links behind the last reference, and runtimes take their stock back: what is there
+// still after kSettleMax is left over.
+io::Task<void> settle(io::Loop& loop, Leftovers& leftovers) {
+  const Instant began = io::Loop::now();
+  for (;;) {
+    leftovers.after = look(leftovers);
+    leftovers.left = left_over(leftovers.before, leftovers.after, 12);
+    leftovers.settled = io::Loop::now() - began;
+    if (leftovers.left.empty() || leftovers.settled > kSettleMax) co_return Status{};
+    static_cast<void>(co_await io::sleep_for(loop, 250ms));
   }
-  if (variant.starts_with("oci")) {
-    OciRuntimeOptions options;
-    common(options);
-    options.program = program;
-    return std::make_unique<RuntimeSubject>(make_oci_runtime(loop, options));
+}
+
+io::Task<void> many(io::Loop& loop, Subject& subject, std::uint64_t first, std::size_t count, Leftovers& leftovers) {
+  io::TaskGroup group(loop, "streams");
+  Outcome outcome;
+  std::size_t left = kAtATime;
+  const Instant began = io::Loop::now();
+  for (std::size_t i = 0; i < kAtATime; ++i)
+    group.spawn(stream(loop, subject, first + 100'000 * i, count / kAtATime, outcome, left));
+  co_await group.wait();
+  leftovers.rate = static_cast<double>(count) / std::chrono::duration<double>(io::Loop::now() - began).count();
+  if (!outcome.problem.empty()) co_return failure(ErrorCode::unavailable, "{}", outcome.problem);
+  co_return Status{};
+}
+
+io::Task<void> remove_one(Subject& subject, std::uint64_t number) { return subject.remove(number); }
+
+// Starts alone and starts while four others are being removed, in turn.
+io::Task<void> compare_starts(io::Loop& loop, Subject& subject, std::size_t rounds, Leftovers& leftovers) {
+  std::uint64_t number = 5'000'000;
+  for (std::size_t round = 0; round < rounds; ++round) {
+    Outcome alone;
+    Status done = co_await one(loop, subject, ++number, alone, true);
+    if (!done) co_return done;
+    leftovers.alone.merge(alone.whole);
+    static_cast<void>(co_await io::sleep_for(loop, kPause));
+    std::vector<std::uint64_t> others;
+    for (std::size_t i = 0; i < kRemovalsMeanwhile; ++i) {
+      StartPhases phases;
+      Status started = co_await subject.start(++number, phases);
+      if (!started) co_return started;
+      others.push_back(number);
+    }
+    static_cast<void>(co_await io::sleep_for(loop, kPause));
+    Outcome meanwhile;
+    io::TaskGroup group(loop, "removals");
+    for (const auto other : others) group.spawn(remove_one(subject, other));
+    done = co_await one(loop, subject, ++number, meanwhile, true);
+    co_await group.wait();
+    if (!done) co_return done;
+    leftovers.meanwhile.merge(meanwhile.whole);
+    static_cast<void>(co_await io::sleep_for(loop, kPause));
   }
-  if (variant.starts_with("containerd")) {
-    ContainerdRuntimeOptions options;
-    common(options);
-    options.address = address;
-    options.program = find_in_path(program);
-    options.shared_shim = variant.find("shared") != std::string::npos;
-    return std::make_unique<RuntimeSubject>(make_containerd_runtime(loop, options));
+  co_return Status{};
+}
+
+// `rehearsal` is another one of the same: what is made once on a machine (the directories of containerd's namespace) is no
+// leftover.
+io::Task<void> look_for_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject, std::size_t count,
+                                  Leftovers& leftovers) {
+  Status opened = co_await rehearsal->open();
+  if (!opened) co_return opened;
+  opened = co_await many(loop, *rehearsal, 1'000'000, kAtATime, leftovers);
+  static_cast<void>(co_await rehearsal->close());
+  rehearsal.reset();
+  if (!opened) co_return opened;
+  const Census closed = look(leftovers);
+  opened = co_await subject->open();
+  if (!opened) co_return opened;
+  // What is made once (the first connection, threads, a stock) is no leftover of a sandbox.
+  Status warmed = co_await many(loop, *subject, 1'000'000, count / 2 / kAtATime * kAtATime, leftovers);
+  if (warmed) {
+    static_cast<void>(co_await io::sleep_for(loop, 3s));
+    leftovers.before = look(leftovers);
+    warmed = co_await many(loop, *subject, 2'000'000, count, leftovers);
   }
-  if (variant.starts_with("bare_containerd")) return std::make_unique<BareContainerd>(loop, address, program);
-  return std::make_unique<BareProgram>(loop, program);
+  if (warmed) warmed = co_await settle(loop, leftovers);
+  if (warmed) warmed = co_await compare_starts(loop, *subject, 40, leftovers);
+  static_cast<void>(co_await subject->close());
+  subject.reset();
+  if (!warmed) co_return warmed;
+  for (auto& name : left_over(closed, look(leftovers), 6)) leftovers.left.push_back("after close, " + name);
+  co_return Status{};
+}
+
+io::Action run_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject, std::size_t count,
+                         Leftovers& leftovers) {
+  Status done = co_await look_for_leftovers(loop, std::move(rehearsal), std::move(subject), count, leftovers);
+  if (!done) leftovers.problem = done.error().message;
+  loop.stop();
+}
+
+bool print(const std::string& variant, std::size_t count, const Leftovers& leftovers) {
+  if (!leftovers.problem.empty()) {
+    std::printf("benchmark=leftovers variant=%s skipped=\"%s\"\n", variant.c_str(), leftovers.problem.c_str());
+    return true;
+  }
+  const auto us = [](const Histogram& times, double q) { return static_cast<long long>(times.quantile(q) / 1000); };
+  std::printf("benchmark=leftovers variant=%s n=%zu at_once=%zu rate_per_s=%.1f settled_ms=%lld left=%zu alone_p50_us=%lld alone_p99_us=%lld "
+              "during_removals_p50_us=%lld during_removals_p99_us=%lld\n  before %s\n  after  %s\n",
+              variant.c_str(), count, kAtATime, leftovers.rate, static_cast<long long>(leftovers.settled / 1ms), leftovers.left.size(),
+              us(leftovers.alone, 0.5), us(leftovers.alone, 0.99), us(leftovers.meanwhile, 0.5), us(leftovers.meanwhile, 0.99),
+              to_text(leftovers.before).c_str(), to_text(leftovers.after).c_str());
+  for (const auto& name : leftovers.left) std::printf("  left   %s\n", name.c_str());
+  std::fflush(stdout);
+  return leftovers.left.empty();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool leftovers_mode = argc > 1 && std::strcmp(argv[1], "leftovers") == 0;
+  if (leftovers_mode) {
+    --argc;
+    ++argv;
+  }
   const int count = argc > 1 ? std::atoi(argv[1]) : 100;
   const std::string address = argc > 2 ? argv[2] : "";
   if (::geteuid() != 0) {
@@ -377,20 +252,30 @@ int main(int argc, char** argv) {
     return 2;
   }
   std::vector<std::string> variants(argv + std::min(argc, 3), argv + argc);
+  if (variants.empty() && leftovers_mode)
+    variants = {"process", "oci_crun", "oci_runc", "containerd_crun", "containerd_runc"};
   if (variants.empty())
     variants = {"process", "bare_crun", "oci_crun", "bare_runc", "oci_runc", "bare_containerd_crun", "containerd_crun",
                 "containerd_shared_crun", "bare_containerd_runc", "containerd_runc"};
+  bool clean = true;
   for (const auto& variant : variants) {
     io::Loop loop;
+    auto subject = make_subject(loop, variant, address, kAtATime);
+    io::TaskGroup group(loop, "bench");
     Outcome outcome;
-    {
-      auto subject = make(loop, variant, address);
-      io::TaskGroup group(loop, "bench");
+    Leftovers leftovers;
+    if (leftovers_mode) {
+      leftovers.containerd = variant.starts_with("containerd") ? address : "";
+      leftovers.directories = {kRunDirectory, "/run/containerd"};
+      if (!address.empty()) leftovers.directories.push_back(std::filesystem::path(address).parent_path());
+      group.spawn(run_leftovers(loop, make_subject(loop, variant, address, kAtATime), std::move(subject), static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers));
+    } else {
       group.spawn(measure(loop, *subject, count, outcome));
-      loop.run();
-      group.drain_now();
     }
-    print(variant, outcome);
+    loop.run();
+    group.drain_now();
+    if (leftovers_mode) clean = print(variant, static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers) && clean;
+    else print(variant, outcome);
   }
-  return 0;
+  return clean ? 0 : 1;
 }

@@ -7,7 +7,7 @@ build_packages=(g++ meson ninja-build pkg-config git ca-certificates curl libasi
                 libnftables-dev libnghttp2-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev catch2)
 test_packages=(python3 haproxy openssl libcurl4 iproute2 procps nftables libasan8 libubsan1
                nghttp2-client python3-grpcio python3-websockets
-               containerd runc crun docker-registry util-linux)
+               containerd runc crun containernetworking-plugins docker-registry util-linux)
 # What a worker needs besides, by its runtime; libcurl is for pulling images.
 runtime_packages() {  # RUNTIME
   case "$1" in

@@ -160,6 +160,9 @@ void bind_node(Binder& bind, NodeOptions& options) {
   bind.text("oci_program", options.oci_program);
   bind.text("containerd_address", options.containerd_address);
   bind.flag("shared_shim", options.shared_shim);
+  bind.text("cni_conf", options.cni_conf);
+  bind.text("cni_bin", options.cni_bin);
+  bind.text("cni_state", options.cni_state);
   std::vector<std::pair<std::string, std::string>> labels;
   bind.pairs("label", labels);
   options.labels = {labels.begin(), labels.end()};

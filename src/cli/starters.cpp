@@ -78,6 +78,7 @@ roles::RuntimeChoice runtime_choice(const NodeOptions& options) {
   choice.oci_program = options.oci_program;
   choice.containerd_address = options.containerd_address;
   choice.shared_shim = options.shared_shim;
+  choice.cni = {options.cni_conf, options.cni_bin, options.cni_state};
   choice.simulated_start_p50 = options.simulated_start_p50;
   choice.simulated_start_p99 = options.simulated_start_p99;
   return choice;

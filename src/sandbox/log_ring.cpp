@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "dirigent/base/log.h"
+
 namespace dirigent::sandbox {
 
 namespace {
@@ -39,10 +41,33 @@ void LogRing::finish(WallTime now) {
 void LogRing::add(bool is_error_stream, std::string text, WallTime now) {
   bytes_ += text.size() + kLineOverhead;
   lines_.push_back(LogLine{now, is_error_stream, std::move(text)});
+  if (journal_) journal_->write(lines_.back());
   while (bytes_ > kBytesMax) {
     bytes_ -= lines_.front().text.size() + kLineOverhead;
     lines_.pop_front();
   }
+}
+
+io::FileDescriptor LogRing::share() {
+  io::FileDescriptor held;
+  auto journal = LogJournal::make(held);
+  if (!journal) {
+    log_warn("sandbox", "what a sandbox prints would not outlive this worker: {}", journal.error().message);
+    return {};
+  }
+  journal_ = std::move(*journal);
+  for (const auto& line : lines_) journal_->write(line);
+  return held;
+}
+
+void LogRing::go_on_with(const io::FileDescriptor& journal) {
+  auto opened = LogJournal::open(journal);
+  if (!opened) {
+    log_warn("sandbox", "what a sandbox has printed before is lost: {}", opened.error().message);
+    return;
+  }
+  for (auto& line : (*opened)->lines()) add(line.is_error_stream, std::move(line.text), line.time);
+  journal_ = std::move(*opened);
 }
 
 std::vector<LogLine> LogRing::newest(std::size_t lines_max) const {

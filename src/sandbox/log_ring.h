@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dirigent/sandbox/runtime.h"
+#include "sandbox/log_journal.h"
 
 namespace dirigent::sandbox {
 
@@ -23,6 +24,12 @@ class LogRing {
   // Turns what stands without a newline into lines: at the end of the streams.
   void finish(WallTime now);
 
+  // From here on the newest lines are in a journal as well. The descriptor is to be held for another worker; not open when
+  // there can be none, which costs only that.
+  io::FileDescriptor share();
+  // Takes the lines of another worker's journal as its own, and goes on with it. Before anything is appended.
+  void go_on_with(const io::FileDescriptor& journal);
+
   [[nodiscard]] std::vector<LogLine> newest(std::size_t lines_max) const;
   // The last whole lines that fit into `bytes_max`, each with its newline.
   [[nodiscard]] std::string tail(std::size_t bytes_max) const;
@@ -34,6 +41,7 @@ class LogRing {
   std::deque<LogLine> lines_;
   std::size_t bytes_ = 0;
   std::string partial_[2];
+  std::unique_ptr<LogJournal> journal_;
 };
 
 // The output of the last sandboxes that have ended, for a while.

@@ -2,10 +2,12 @@
 //
 // A worker is killed, and another one of its node goes on with its sandboxes. The same for every runtime that makes
 // processes.
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <filesystem>
 
 #include "containerd_daemon.h"
@@ -53,6 +55,8 @@ class KilledWorker {
         worked = worked && launched.has_value();
         if (!launched) continue;
         told += launched->address.direct + " " + launched->address.published + "\n";
+        if (order.spec.arguments == std::vector<std::string>{"polite"})
+          worked = worked && harness.until([&] { return open.output(order.id).find("ready") != std::string::npos; });
         if (order.spec.image != "builtin:hello") continue;
         worked = worked && harness.until([&] { return harness.run(open.runtime->probe(order.id, "/", 1s)).value_or(false); });
       }
@@ -96,6 +100,18 @@ bool can_run(const std::string& name) {
   return true;
 }
 
+// An adopted container of oci is a child of the machine's init: only the kernel can tell how it ended, from 6.15 on.
+bool knows_exit_code(const std::string& name) {
+  if (!name.starts_with("oci")) return true;
+  utsname kernel{};
+  int major = 0;
+  int minor = 0;
+  if (::uname(&kernel) != 0 || std::sscanf(kernel.release, "%d.%d", &major, &minor) != 2) return false;
+  if (major > 6 || (major == 6 && minor >= 15)) return true;
+  WARN("not looked at: exit codes of adopted oci sandboxes need Linux 6.15");
+  return false;
+}
+
 StartSandbox of_probe(const std::string& name, std::vector<std::string> arguments) {
   return order_for(name.starts_with("process") ? probe_image() : probe_container_image(), std::move(arguments));
 }
@@ -131,6 +147,8 @@ TEST_CASE("adoption: the next worker goes on with every sandbox of one that was 
     CHECK(kept.order.spec.port == serving.spec.port);
     CHECK(kept.is_ready);
     CHECK_FALSE(find(polite.id)->is_ready);
+    // What it has printed was read by the worker that is gone.
+    CHECK(open.output(polite.id).find("ready") != std::string::npos);
     CHECK(worker.told().find(kept.address.direct + " \n") != std::string::npos);
     CHECK(harness.run(open.runtime->probe(serving.id, "/", 1s)).value());
     // A new one does not get what an old one has.
@@ -145,8 +163,7 @@ TEST_CASE("adoption: the next worker goes on with every sandbox of one that was 
     CHECK(open.ends[0].first == polite.id);
     CHECK(open.ends[0].second.cause == EndCause::requested);
     CHECK(open.output(polite.id).find("got TERM") != std::string::npos);
-    // A child of the spawner or a shim, or nobody's child any more.
-    if (!name.starts_with("oci")) CHECK(open.ends[0].second.exit_code == 7);
+    if (knows_exit_code(name)) CHECK(open.ends[0].second.exit_code == 7);
     // The rest ends with the runtime.
     CHECK(harness.run(open.runtime->close()).has_value());
     CHECK(open.ends.size() == 4);
@@ -178,7 +195,7 @@ TEST_CASE("adoption: an end without a worker is told by the next one") {
     REQUIRE(open.ends.size() == 1);
     CHECK(open.ends[0].second.cause == EndCause::exited);
     CHECK(open.ends[0].second.last_output.find("leaving with 5") != std::string::npos);
-    if (!name.starts_with("oci")) CHECK(open.ends[0].second.exit_code == 5);
+    if (knows_exit_code(name)) CHECK(open.ends[0].second.exit_code == 5);
   }
   CHECK(leftovers(node.value) == std::vector<std::string>{});
 }

@@ -116,6 +116,9 @@ struct NodeOptions {
   std::string oci_program;             // oci, containerd; "" = the runtime's choice
   std::string containerd_address = "/run/containerd/containerd.sock";
   bool shared_shim = false;            // containerd
+  std::string cni_conf;                // oci, containerd; "" = networks of the worker's own
+  std::string cni_bin = "/usr/lib/cni:/opt/cni/bin";
+  std::string cni_state = "/var/lib/dirigent/cni";
   std::map<std::string, std::string> labels;
   Duration simulated_start_p50 = 3ms;  // of the simulated runtime, lognormal
   Duration simulated_start_p99 = 12ms;

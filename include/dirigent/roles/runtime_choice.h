@@ -12,6 +12,7 @@
 #include "dirigent/io/loop.h"
 #include "dirigent/model/ids.h"
 #include "dirigent/sandbox/image_options.h"
+#include "dirigent/sandbox/container_options.h"
 #include "dirigent/sandbox/runtime.h"
 
 namespace dirigent::roles {
@@ -25,6 +26,7 @@ struct RuntimeChoice {
   std::string oci_program;             // oci, containerd: path or name of crun or runc; "" = the runtime's choice
   std::string containerd_address = "/run/containerd/containerd.sock";
   bool shared_shim = false;            // containerd
+  sandbox::CniOptions cni;             // oci, containerd
   std::string publish_host;            // all but simulated: address under which other hosts reach the sandboxes; "" = this host only
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 39'999;

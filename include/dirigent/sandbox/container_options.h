@@ -13,6 +13,13 @@
 
 namespace dirigent::sandbox {
 
+// Networks by CNI plugins instead of the worker's own.
+struct CniOptions {
+  std::string configuration;  // a .conflist, .conf or .json, or a directory of them, of which the first is taken; "" = no CNI
+  std::string programs = "/usr/lib/cni:/opt/cni/bin";         // directories of plugins, with colons between
+  std::string state_directory = "/var/lib/dirigent/cni";      // what is attached, to be taken back after a crash
+};
+
 struct ContainerOptions {
   NodeId node;                             // names cgroups and containers; at most one runtime of a node at a time on a host
   std::string host_id;                     // copied into every address
@@ -27,6 +34,7 @@ struct ContainerOptions {
   std::string publish_host;                // the address told to other hosts; "" = sandboxes are not published
   std::uint16_t publish_port_first = 30'000;
   std::uint16_t publish_port_last = 32'767;
+  CniOptions cni;
   ImageOptions images;
   Duration logs_kept = 60s;                // after a sandbox's end
   Duration adopt_time{};                   // how long sandboxes outlive a killed worker, for the next one; 0 = not at all

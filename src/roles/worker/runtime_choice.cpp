@@ -17,6 +17,7 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
   options.networks = choice.parked;
   options.root_writable = choice.root_writable;
   options.user_namespaces = choice.user_namespaces;
+  options.cni = choice.cni;
   options.images = choice.images;
   options.publish_host = choice.publish_host;
   options.publish_port_first = choice.publish_port_first;
@@ -29,6 +30,8 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
 
 Result<std::unique_ptr<sandbox::Runtime>> make_runtime(io::Loop& loop, const RuntimeChoice& choice, const NodeId& node,
                                                        const std::string& host_id) {
+  if (!choice.cni.configuration.empty() && choice.kind != "oci" && choice.kind != "containerd")
+    return failure(ErrorCode::invalid_argument, "the runtime {} makes its networks itself: leave out cni_conf, or use oci or containerd", choice.kind);
   if (choice.kind == "process") {
     sandbox::ProcessRuntimeOptions options;
     options.node = node;

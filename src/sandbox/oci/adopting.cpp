@@ -14,7 +14,7 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// The descriptors of a kept container, in this order; then the locks of its image.
+// The descriptors of a kept container, in this order; then the journal of its log where it has one, and the locks of its image.
 constexpr std::size_t kOutput = 0;
 constexpr std::size_t kErrors = 1;
 constexpr std::size_t kPidfd = 2;
@@ -26,7 +26,8 @@ constexpr std::size_t kOwn = 4;
 std::string ContainerRuntime::identity() const {
   // Whoever must not take over has an identity that nobody else has.
   if (options_.adopt_time <= Duration::zero()) return adoption_identity(fmt::format("nobody {}", ::getpid()));
-  return adoption_identity(fmt::format("{} {} {}", engine_->identity(), options_.run_directory, options_.publish_host));
+  return adoption_identity(fmt::format("{} {} {} {} {}", engine_->identity(), options_.run_directory, options_.publish_host,
+                                       options_.cni.configuration, options_.cni.state_directory));
 }
 
 void ContainerRuntime::adopt(Handover handover) {
@@ -42,10 +43,13 @@ void ContainerRuntime::adopt(Handover handover) {
     container->direct = kept.record.sandbox.address.direct;
     container->published_port = kept.record.published_port;
     container->place.number = kept.record.number;
+    container->place.address = container->direct.substr(0, container->direct.rfind(':'));
+    container->place.attachment = kept.record.attachment;
     container->place.network_namespace = std::move(kept.fds[kNamespace]);
     container->pidfd.assign(kept.fds[kPidfd].release());
     container->output[0].assign(kept.fds[kOutput].release());
     container->output[1].assign(kept.fds[kErrors].release());
+    if (kept.record.has_journal) container->logs->go_on_with(kept.fds[kOwn]);
     container->record = std::move(kept.record);
     next_serial_ = std::max(next_serial_, container->key + 1);
     std::erase(published_ports_, container->published_port);
@@ -53,6 +57,7 @@ void ContainerRuntime::adopt(Handover handover) {
     adopted_.push_back(container);
     for (const int stream : {0, 1}) read_output(container, stream);
     watch(container);
+    networks_->look_at(container->place);
   }
   log_info("sandbox", "node {}: took over {} sandboxes of an earlier life", options_.node, adopted_.size());
 }
@@ -79,6 +84,7 @@ void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& o
   record.name = container->name;
   record.pid = container->pid;
   record.number = container->place.number;
+  record.attachment = container->place.attachment;
   record.published_port = container->published_port;
   record.has_network = true;
   record.limits = {order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};
@@ -87,6 +93,9 @@ void ContainerRuntime::keep(const ContainerPtr& container, const StartSandbox& o
   fds[kErrors] = container->output[1].native_handle();
   fds[kPidfd] = container->pidfd.native_handle();
   fds[kNamespace] = container->place.network_namespace.get();
+  const io::FileDescriptor journal = container->logs->share();
+  record.has_journal = journal.is_open();
+  if (record.has_journal) fds.push_back(journal.get());
   if (container->image) {
     record.layers = container->image->layers;
     record.locks = static_cast<std::uint32_t>(container->image->locks.size());

@@ -12,6 +12,7 @@
 
 #include "dirigent/base/log.h"
 #include "sandbox/oci/container_runtime.h"
+#include "sandbox/oci/exit_status.h"
 
 namespace dirigent::sandbox {
 
@@ -64,6 +65,14 @@ io::Task<void> ContainerRuntime::finish(ContainerPtr container) {
   auto count = [this, name = container->name]() -> Result<std::uint64_t> { return cgroups_.memory_kills(name); };
   auto kills = co_await helpers_->run(std::move(count));
   auto status = co_await engine_->finish(container->name, container->pid);
+  if (!status) {
+    // No child of this worker, whose engine cannot know: the kernel may.
+    auto ask = [container]() -> Result<ExitStatus> {
+      const auto told = exit_status_of(container->pidfd.native_handle(), container->pid);
+      return told ? Result<ExitStatus>(*told) : failure(ErrorCode::not_found, "the kernel does not tell");
+    };
+    if (auto told = co_await helpers_->run(std::move(ask))) status = *told;
+  }
   if (!status) log_warn("sandbox", "sandbox {}: {}", to_string(container->id), status.error().message);
   // Its writers are gone now, the shim too that passes on what the function has written: this is all there will be.
   for (const int stream : {0, 1}) {
@@ -115,11 +124,7 @@ void ContainerRuntime::release(const ContainerPtr& container) {
   if (container->gone.is_set()) return;
   container->state = ContainerState::ended;
   forget(container);
-  // The kernel removes namespace and link behind the last descriptor.
-  if (container->place.network_namespace.is_open()) {
-    container->place.network_namespace.reset();
-    networks_->give_back(container->place.number);
-  }
+  if (container->place.network_namespace.is_open()) networks_->give_back(std::move(container->place));
   if (container->published_port != 0) published_ports_.push_back(container->published_port);
   container->image.reset();
   if (const auto found = by_id_.find(container->id); found != by_id_.end() && found->second == container) {

@@ -92,6 +92,11 @@ ContainerRuntime::~ContainerRuntime() {
 Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOptions& options, const std::string& identity,
                                                                 const std::vector<std::string>& mounts) {
   Opened parts;
+  if (!options.cni.configuration.empty()) {
+    auto cni = CniNetwork::open(options.cni, options.node.value);
+    if (!cni) return failure(cni.error());
+    parts.cni = std::move(*cni);
+  }
   auto claim = claim_node(options.node.value, identity);
   if (!claim) return failure(claim.error());
   parts.node_lock = std::move(claim->lock);
@@ -106,6 +111,8 @@ Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOpt
                                 : Network::open(options.node.value);
   if (!network) return failure(network.error());
   parts.network = std::move(*network);
+  if (parts.cni)
+    parts.weaknesses.push_back(fmt::format("what sandboxes can reach is decided by the CNI network \"{}\", not by this worker", parts.cni->name()));
   const bool publish = !options.publish_host.empty();
   const auto tables = Firewall::names(parts.network->range(), publish);
   auto firewall = Firewall::open(tables, parts.network->link_prefix(), published_of(parts.handover, *parts.network));
@@ -152,6 +159,7 @@ io::Task<void> ContainerRuntime::open() {
   node_lock_ = std::move(parts->node_lock);
   cgroups_ = std::move(parts->cgroups);
   network_ = std::move(parts->network);
+  cni_ = std::move(parts->cni);
   firewall_ = std::move(parts->firewall);
   guard_ = std::move(parts->guard);
   weaknesses_ = std::move(parts->weaknesses);
@@ -161,8 +169,10 @@ io::Task<void> ContainerRuntime::open() {
     published_ports_.push_back(static_cast<std::uint16_t>(port));
   std::vector<KeptContainer> kept;
   std::vector<std::uint32_t> numbers;
+  std::vector<std::string> attachments;
   if (parts->handover) {
     for (const auto& one : parts->handover->kept) {
+      attachments.push_back(one.record.attachment);
       kept.push_back({one.record.name, one.record.pid});
       numbers.push_back(one.record.number);
     }
@@ -180,7 +190,8 @@ io::Task<void> ContainerRuntime::open() {
     co_return failure(opened.error().within(fmt::format("cannot open the {} runtime", engine_->name())));
   }
   for (auto& weakness : engine_->weaknesses()) weaknesses_.push_back(std::move(weakness));
-  networks_ = std::make_unique<NetworkPool>(loop_, *network_, options_.networks, numbers);
+  networks_ = std::make_unique<NetworkPool>(loop_, *network_, cni_.get(), options_.networks, numbers);
+  networks_->take_back_all_but(std::move(attachments));
   closing_ = false;
   if (parts->handover) adopt(std::move(*parts->handover));
   opened_ = true;
@@ -195,6 +206,7 @@ void ContainerRuntime::take_down_parts() {
   if (firewall_) firewall_->close();
   network_->wait_for_links(kLinkPatience);
   firewall_.reset();
+  cni_.reset();
   network_.reset();
   node_lock_ = NameLock();
 }
@@ -379,7 +391,7 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   auto place = co_await networks_->take(deadline);
   if (!place) co_return failure(place.error());
   container->place = std::move(*place);
-  container->direct = fmt::format("{}:{}", to_dotted(network_->address_of(container->place.number)), order.spec.port);
+  container->direct = fmt::format("{}:{}", container->place.address, order.spec.port);
   const Instant have_network = io::Loop::now();
   phases.network = have_network - have_image;
   if (Status turn = co_await take_turn(deadline); !turn) co_return turn;
@@ -412,7 +424,7 @@ io::Task<void> ContainerRuntime::publish(ContainerPtr container, std::uint16_t p
                       options_.publish_port_last);
   const std::uint16_t outer = published_ports_.front();
   published_ports_.pop_front();
-  auto add = [this, outer, port, host = to_dotted(network_->address_of(container->place.number))] {
+  auto add = [this, outer, port, host = container->place.address] {
     return firewall_->publish(outer, host, port);
   };
   Status added = co_await helpers_->run(std::move(add));

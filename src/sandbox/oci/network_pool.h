@@ -15,21 +15,28 @@ namespace dirigent::sandbox {
 
 class NetworkPool {
  public:
-  // `ready`: how many are kept. `taken`: numbers in use already. The network must outlive the pool.
-  NetworkPool(io::Loop& loop, Network& network, std::uint32_t ready, const std::vector<std::uint32_t>& taken);
+  // `ready`: how many are kept. `taken`: numbers in use already. `cni`: who connects them, or null: the network does. Network
+  // and CNI must outlive the pool.
+  NetworkPool(io::Loop& loop, Network& network, CniNetwork* cni, std::uint32_t ready, const std::vector<std::uint32_t>& taken);
 
   // One that is ready, or a new one. exhausted: all addresses are in use.
   io::Task<NetworkPlace> take(Instant deadline);
-  // The number of a place that is no more; used again last of all.
-  void give_back(std::uint32_t number) { numbers_.push_back(number); }
+  // A place that nobody uses any more. Its namespace ends with it; by CNI it is taken back in the background.
+  void give_back(NetworkPlace place);
+  // In the background: a place that an earlier worker made is looked at, and a warning says when CNI finds it changed.
+  void look_at(const NetworkPlace& place);
+  // In the background: attachments by CNI of an earlier life of the node are taken back, but those of `kept`.
+  void take_back_all_but(std::vector<std::string> kept);
   void refill();
   io::Task<void> close();
 
  private:
   io::Task<void> make_one();
+  void take_back(const std::vector<std::string>& attachments);
 
   io::Loop& loop_;
   Network& network_;
+  CniNetwork* cni_;
   std::uint32_t wanted_;
   bool closing_ = false;
   std::uint32_t next_serial_;
@@ -40,6 +47,8 @@ class NetworkPool {
   Error last_error_;
   Instant refill_after_{};
   std::unique_ptr<Helpers> helpers_;
+  std::unique_ptr<Helpers> removers_;  // of their own, so that taking back never delays making; CNI only
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // asked by what comes back from removers_
   io::TaskGroup group_;
 };
 

@@ -20,6 +20,7 @@
 #include "dirigent/base/log.h"
 #include "dirigent/base/text.h"
 #include "sandbox/oci/container_runtime.h"
+#include "sandbox/oci/exit_status.h"
 #include "sandbox/oci/launcher.h"
 
 namespace dirigent::sandbox {
@@ -55,7 +56,10 @@ Result<Pipe> make_pipe() {
 Result<std::string> output_of(const std::vector<std::string>& arguments) {
   auto pipe = make_pipe();
   if (!pipe) return failure(pipe.error());
-  Command command{arguments, {kPathVariable}, pipe->write.get(), -1, {}};
+  Command command;
+  command.arguments = arguments;
+  command.environment = {kPathVariable};
+  command.output = pipe->write.get();
   auto code = run_program(command);
   if (!code) return failure(code.error());
   std::string text(4096, '\0');
@@ -106,7 +110,9 @@ io::Task<void> OciEngine::open(const Cgroups& cgroups, std::vector<KeptContainer
     starters_.reset();
     removers_.reset();
     space_.reset();
+    co_return opened;
   }
+  group_.spawn(tend_helpers());
   co_return opened;
 }
 
@@ -214,6 +220,10 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
   auto code = run_program(command);
   if (!code) return failure(code.error());
   if (*code != 0) return failure(explain(*code, directory, order.spec));
+  {
+    const std::lock_guard lock(mutex_);
+    has_started_ = true;
+  }
   RunningContainer running;
   const std::string pid_text = read_text(pid_file);
   const auto pid = parse_integer(trim(pid_text));
@@ -251,7 +261,6 @@ Error OciEngine::explain(int code, const std::string& directory, const Container
 io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
   const bool is_stranger = strangers_.erase(name) > 0;
   auto finish_it = [this, name = std::move(name), pid, is_stranger]() -> Result<ExitStatus> {
-    ExitStatus exit;
     if (is_stranger) {
       if (Status entered = space_->enter(); !entered) return failure(entered.error());
       remove_now(name);
@@ -270,13 +279,7 @@ io::Task<ExitStatus> OciEngine::finish(std::string name, std::uint32_t pid) {
     if (Status entered = space_->enter(); !entered) return failure(entered.error());
     remove_now(name);
     if (waited < 0) return errno_failure(error, "cannot learn how the container has ended");
-    if (WIFSIGNALED(status)) {
-      exit.signal = WTERMSIG(status);
-      exit.code = 128 + exit.signal;
-    } else {
-      exit.code = WEXITSTATUS(status);
-    }
-    return exit;
+    return exit_status_from(status);
   };
   co_return co_await removers_->run(std::move(finish_it));
 }
@@ -298,10 +301,29 @@ void OciEngine::reap_helpers(bool now) {
   const std::lock_guard lock(mutex_);
   if (!now && io::Loop::now() - reaped_at_ < kInterval) return;
   reaped_at_ = io::Loop::now();
+  has_started_ = false;
   reap_orphans(program_.substr(program_.rfind('/') + 1));
 }
 
+// Each second: those of the last starts, after which nothing was removed.
+io::Task<void> OciEngine::tend_helpers() {
+  for (;;) {
+    Status slept = co_await io::sleep_for(loop_, 1s);
+    if (!slept) co_return Status{};
+    removers_->submit([this] {
+      bool is_due = false;
+      {
+        const std::lock_guard lock(mutex_);
+        is_due = has_started_;
+      }
+      if (is_due) reap_helpers(true);
+    });
+  }
+}
+
 io::Task<void> OciEngine::close() {
+  group_.cancel();
+  co_await group_.wait();
   const std::string directory = options_.run_directory + "/oci-" + options_.node.value;
   auto reap = [this]() -> Status {
     reap_helpers(true);

@@ -18,7 +18,7 @@ namespace dirigent::sandbox {
 
 class OciEngine final : public Engine {
  public:
-  OciEngine(io::Loop& loop, OciRuntimeOptions options) : loop_(loop), options_(std::move(options)) {}
+  OciEngine(io::Loop& loop, OciRuntimeOptions options) : loop_(loop), options_(std::move(options)), group_(loop, "oci") {}
 
   [[nodiscard]] std::string_view name() const override { return "oci"; }
   [[nodiscard]] std::string identity() const override { return "oci " + options_.program; }
@@ -37,6 +37,7 @@ class OciEngine final : public Engine {
   Error explain(int code, const std::string& directory, const ContainerSpec& spec) const;
   void remove_now(const std::string& name);
   void reap_helpers(bool now);
+  io::Task<void> tend_helpers();
 
   io::Loop& loop_;
   OciRuntimeOptions options_;
@@ -47,8 +48,10 @@ class OciEngine final : public Engine {
   std::unique_ptr<RootSpace> space_;
   std::mutex mutex_;
   Instant reaped_at_{};
+  bool has_started_ = false;  // since helpers were last looked for
   std::set<std::string> strangers_;  // names of containers that an earlier life has started: no children of this process
   std::unique_ptr<Helpers> starters_;
+  io::TaskGroup group_;
   std::unique_ptr<Helpers> removers_;  // of their own, so that taking down never delays a start
 };
 

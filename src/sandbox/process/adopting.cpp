@@ -12,7 +12,8 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// The descriptors of a kept cell, in this order; then the namespace where it has one, and the locks of its image.
+// The descriptors of a kept cell, in this order; then the namespace and the journal of its log where it has them, and the locks of
+// its image.
 constexpr std::size_t kOutput = 0;
 constexpr std::size_t kErrors = 1;
 constexpr std::size_t kControl = 2;
@@ -23,7 +24,7 @@ constexpr std::size_t kNamespace = 3;
 void ProcessRuntime::adopt(Handover handover) {
   spawner_ = std::move(handover.spawner);
   for (auto& kept : handover.kept) {
-    const std::size_t needed = kept.record.locks + (kept.record.has_network ? 4u : 3u);
+    const std::size_t needed = kept.record.locks + 3u + (kept.record.has_network ? 1u : 0u) + (kept.record.has_journal ? 1u : 0u);
     if (kept.fds.size() != needed || kept.record.has_network != (network_ != nullptr)) {
       log_warn("sandbox", "sandbox {} of an earlier life cannot be taken over: it is ended", to_string(kept.record.sandbox.order.id));
       static_cast<void>(spawner_.send(wire::Writer(wire::Kind::kill).u32(kept.key)));
@@ -64,6 +65,7 @@ ProcessRuntime::CellPtr ProcessRuntime::restore(KeptSandbox kept) {
   cell->control.assign(kept.fds[kControl].release());
   cell->output[0].assign(kept.fds[kOutput].release());
   cell->output[1].assign(kept.fds[kErrors].release());
+  if (record.has_journal) cell->logs->go_on_with(kept.fds[record.has_network ? kNamespace + 1 : kNamespace]);
   cell->forked.set();
   cell->changed->set();
   cell->record = std::move(kept.record);
@@ -101,6 +103,9 @@ void ProcessRuntime::keep(const CellPtr& cell, const StartSandbox& order, const 
   record.limits = lodging.limits.value_or(CgroupLimits{});
   std::vector<int> fds{cell->output[0].native_handle(), cell->output[1].native_handle(), cell->control.native_handle()};
   if (record.has_network) fds.push_back(lodging.netns);
+  const io::FileDescriptor journal = cell->logs->share();
+  record.has_journal = journal.is_open();
+  if (record.has_journal) fds.push_back(journal.get());
   if (cell->image) {
     record.layers = cell->image->layers;
     record.locks = static_cast<std::uint32_t>(cell->image->locks.size());

@@ -18,7 +18,7 @@ namespace dirigent::sandbox {
 namespace {
 
 // Raised whenever SandboxRecord changes its form or meaning.
-constexpr int kRecordFormat = 2;
+constexpr int kRecordFormat = 3;
 constexpr int kHandoverTimeoutS = 5;
 // The earlier worker may be gone a moment before its spawner has removed everything.
 constexpr Duration kTakeDownPatience = 3s;
@@ -102,7 +102,7 @@ std::string SandboxRecord::bytes() const {
   network.write(out);
   out.u64(static_cast<std::uint64_t>(limits.memory.value)).u64(static_cast<std::uint64_t>(limits.cpu.value));
   out.u64(static_cast<std::uint64_t>(limits.cpu_limit.value)).u32(limits.pids);
-  out.text(sandbox.image_digest).texts(layers).u32(locks);
+  out.text(sandbox.image_digest).texts(layers).u32(locks).text(attachment).u8(has_journal ? 1 : 0);
   return out.bytes();
 }
 
@@ -142,6 +142,8 @@ std::optional<SandboxRecord> SandboxRecord::parse(const std::string& bytes) {
   record.sandbox.image_digest = in.text();
   record.layers = in.texts();
   record.locks = in.u32();
+  record.attachment = in.text();
+  record.has_journal = in.u8() != 0;
   if (!in.ok()) return std::nullopt;
   order.spec.resources = {record.limits.cpu, record.limits.memory};
   return record;
@@ -171,7 +173,9 @@ std::vector<Firewall::Published> published_of(const std::optional<Handover>& han
   if (!handover) return published;
   for (const auto& one : handover->kept) {
     if (one.record.published_port == 0) continue;
-    published.push_back({one.record.published_port, to_dotted(network.address_of(one.record.number)), one.record.sandbox.order.spec.port});
+    const std::string host = one.record.attachment.empty() ? to_dotted(network.address_of(one.record.number))
+                                                           : one.record.sandbox.address.direct.substr(0, one.record.sandbox.address.direct.rfind(':'));
+    published.push_back({one.record.published_port, host, one.record.sandbox.order.spec.port});
   }
   return published;
 }

@@ -28,6 +28,8 @@ struct SandboxRecord {
   std::uint32_t pid = 0;             // of its first process
   std::uint32_t number = 0;          // of its address within the worker's range
   std::uint16_t published_port = 0;
+  std::string attachment;            // of its network by CNI; "" = none
+  bool has_journal = false;          // so is the journal of its log
   bool has_network = false;          // a network namespace of its own is among its descriptors
   std::int32_t link = 0;
   wire::Network network;
