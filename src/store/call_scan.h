@@ -16,6 +16,7 @@ struct ScanGap {
   std::uint32_t offset = 0;
   std::uint32_t size = 0;
   std::uint32_t next_group = 0;  // of the record behind it; 0 = none follows
+  std::uint16_t next_index = 0;
 };
 
 struct ScanResult {
@@ -42,7 +43,7 @@ ScanResult scan_records(std::string_view bytes, Visit visit) {
       continue;
     }
     if (gap != 0) {
-      result.gaps.push_back({static_cast<std::uint32_t>(gap), static_cast<std::uint32_t>(at - gap), header.group});
+      result.gaps.push_back({static_cast<std::uint32_t>(gap), static_cast<std::uint32_t>(at - gap), header.group, header.index});
       gap = 0;
     }
     visit(header, static_cast<std::uint32_t>(at));
@@ -51,7 +52,7 @@ ScanResult scan_records(std::string_view bytes, Visit visit) {
     at += header.total();
     result.end = static_cast<std::uint32_t>(at);
   }
-  if (gap != 0) result.gaps.push_back({static_cast<std::uint32_t>(gap), static_cast<std::uint32_t>(used - gap), 0});
+  if (gap != 0) result.gaps.push_back({static_cast<std::uint32_t>(gap), static_cast<std::uint32_t>(used - gap), 0, 0});
   return result;
 }
 

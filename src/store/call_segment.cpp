@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 
+#include "dirigent/base/assert.h"
 #include "dirigent/base/fault_point.h"
 #include "store/crc32c.h"
 
@@ -34,12 +36,13 @@ T get(const char* from, std::size_t at) {
 
 constexpr std::uint64_t padded(std::uint64_t bytes) { return (bytes + 7) & ~std::uint64_t{7}; }
 
-// magic 0, check 4, flags 8, drops 9, (2 zero), group 12, id 16, sizes 32, checks 44, (16 zero)
+// magic 0, check 4, flags 8, drops 9, index 10, group 12, id 16, sizes 32, checks 44, (16 zero)
 void write_header(std::string& to, std::size_t at, const RecordHeader& header) {
   char* raw = to.data() + at;
   put(raw, 0, kRecordMagic);
   put(raw, 8, header.flags);
   put(raw, 9, header.drops);
+  put(raw, 10, header.index);
   put(raw, 12, header.group);
   std::memcpy(raw + 16, header.id.bytes.data(), 16);
   for (std::size_t part = 0; part < kCallParts; ++part) {
@@ -86,9 +89,10 @@ std::uint32_t RecordHeader::offset_of(std::size_t part) const {
   return offset;
 }
 
-RecordHeader append_record(std::string& to, const CallWrite& change, std::uint32_t group) {
+RecordHeader append_record(std::string& to, const CallWrite& change, std::uint32_t group, std::size_t index) {
   RecordHeader header;
   header.id = change.id;
+  header.index = static_cast<std::uint16_t>(std::min<std::size_t>(index, 0xffff));
   header.group = group;
   header.drops = change.drops;
   if (change.erases) header.flags |= RecordHeader::erases;
@@ -106,9 +110,9 @@ RecordHeader append_record(std::string& to, const CallWrite& change, std::uint32
   return header;
 }
 
-RecordHeader append_moved(std::string& to, const CallWrite& change, std::uint32_t group, std::uint32_t check) {
+RecordHeader append_moved(std::string& to, const CallWrite& change, std::uint32_t group, std::size_t index, std::uint32_t check) {
   const std::size_t at = to.size();
-  RecordHeader header = append_record(to, change, group);
+  RecordHeader header = append_record(to, change, group, index);
   for (std::size_t part = 0; part < kCallParts; ++part) {
     if (header.has(part)) header.checks[part] = check;
   }
@@ -125,6 +129,16 @@ void append_seal(std::string& to, std::uint32_t group) {
   write_header(to, at, header);
 }
 
+std::string make_filler(std::uint32_t bytes, std::uint32_t group) {
+  ASSERT(bytes >= kRecordHeaderSize && bytes % 8 == 0, "a filler of {} bytes", bytes);
+  std::string filler(bytes, '\0');
+  RecordHeader header;
+  header.group = group;
+  header.sizes[0] = bytes - kRecordHeaderSize;
+  write_header(filler, 0, header);
+  return filler;
+}
+
 bool read_record_header(std::string_view bytes, RecordHeader& header) {
   if (bytes.size() < kRecordHeaderSize) return false;
   const char* raw = bytes.data();
@@ -132,6 +146,7 @@ bool read_record_header(std::string_view bytes, RecordHeader& header) {
   if (get<std::uint32_t>(raw, 4) != crc32c({raw + 8, kRecordHeaderSize - 8})) return false;
   header.flags = get<std::uint8_t>(raw, 8);
   header.drops = get<std::uint8_t>(raw, 9);
+  header.index = get<std::uint16_t>(raw, 10);
   header.group = get<std::uint32_t>(raw, 12);
   std::memcpy(header.id.bytes.data(), raw + 16, 16);
   for (std::size_t part = 0; part < kCallParts; ++part) {

@@ -4,6 +4,7 @@
 //
 //   segment   header (64 bytes, then zeros up to 4096), records, zeros
 //   record    header (72 bytes), request, state, result, padding to 8 bytes
+//   filler    a record with no part and no effect, in place of what is none
 //
 // A segment gets its full size when it is made, so that a file which is shorter than its header says has been cut, and a
 // sync of a record writes no metadata. Numbers grow; a store's records are those of its segments in the order of their
@@ -37,6 +38,7 @@ struct RecordHeader {
   std::uint8_t drops = 0;
   CallId id;
   std::uint32_t group = 0;  // of the synced write it came with
+  std::uint16_t index = 0;  // its place in that group; 65535 = that or any behind it
   std::array<std::uint32_t, kCallParts> sizes{};
   std::array<std::uint32_t, kCallParts> checks{};
 
@@ -48,11 +50,13 @@ struct RecordHeader {
 };
 
 // Appends the record of a change to `to`.
-RecordHeader append_record(std::string& to, const CallWrite& change, std::uint32_t group);
+RecordHeader append_record(std::string& to, const CallWrite& change, std::uint32_t group, std::size_t index);
 // Of one part that is written again elsewhere, with the checksum it had: damage stays visible.
-RecordHeader append_moved(std::string& to, const CallWrite& change, std::uint32_t group, std::uint32_t check);
+RecordHeader append_moved(std::string& to, const CallWrite& change, std::uint32_t group, std::size_t index, std::uint32_t check);
 // The last record of a segment that is full.
 void append_seal(std::string& to, std::uint32_t group);
+// A filler of `bytes`. REQUIRES: a multiple of 8, at least kRecordHeaderSize.
+std::string make_filler(std::uint32_t bytes, std::uint32_t group);
 // False: there is no whole header with a right checksum at the beginning of `bytes`.
 bool read_record_header(std::string_view bytes, RecordHeader& header);
 

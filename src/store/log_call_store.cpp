@@ -174,7 +174,7 @@ bool LogCallStore::put(Group& group, Pending& pending, Status& why) {
   if (!why) return false;
   Group::Part part;
   part.offset = static_cast<std::uint32_t>(group.buffer.size());
-  part.header = append_record(group.buffer, pending.change, group_);
+  part.header = append_record(group.buffer, pending.change, group_, group.parts.size());
   part.pending = &pending;
   group.parts.push_back(part);
   return true;
@@ -341,7 +341,7 @@ void LogCallStore::clean_some() {
       moved.parts[part] = cleaned_bytes_.substr(place, header.sizes[part]);
       Group::Part entry;
       entry.offset = static_cast<std::uint32_t>(group.buffer.size());
-      entry.header = append_moved(group.buffer, moved, group_, header.checks[part]);
+      entry.header = append_moved(group.buffer, moved, group_, group.parts.size(), header.checks[part]);
       entry.old_offset = place;
       entry.moved_part = part;
       group.parts.push_back(entry);

@@ -58,6 +58,13 @@ Result<int> lock_directory(const std::string& directory) {
   return fd;
 }
 
+bool is_whole(const RecordHeader& header, std::string_view record) {
+  for (std::size_t part = 0; part < kCallParts; ++part) {
+    if (header.has(part) && crc32c(record.substr(header.offset_of(part), header.sizes[part])) != header.checks[part]) return false;
+  }
+  return true;
+}
+
 StoreId random_id() {
   StoreId id = 0;
   while (id == 0) {
@@ -157,17 +164,44 @@ ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, b
     damaged(segment->size() - segment->file_bytes(),
             fmt::format("it has {} bytes, {} when it was made: its end is missing", segment->file_bytes(), segment->size()));
   }
+  std::vector<std::pair<RecordHeader, std::uint32_t>> last_records;  // of the last group so far, of the last segment
+  const auto apply = [&](const RecordHeader& header, std::uint32_t offset) { index_->apply(header, segment->number(), offset); };
   const ScanResult scan = scan_records(*bytes, [&](const RecordHeader& header, std::uint32_t offset) {
-    index_->apply(header, segment->number(), offset);
+    if (!is_last) {
+      apply(header, offset);
+      return;
+    }
+    if (!last_records.empty() && last_records.front().first.group != header.group) {
+      for (const auto& [earlier, at] : last_records) apply(earlier, at);
+      last_records.clear();
+    }
+    last_records.emplace_back(header, offset);
   });
+  // The last group may not have been synced: then nobody was told of it, and any sectors of it may be there. What is not whole
+  // must not take the place of what was there before.
+  const bool may_be_torn = is_last && !scan.sealed;
+  std::vector<ScanGap> torn;
+  for (const auto& [header, offset] : last_records) {
+    if (may_be_torn && !is_whole(header, std::string_view(*bytes).substr(offset))) {
+      torn.push_back({offset, static_cast<std::uint32_t>(header.total()), header.group, header.index});
+    } else {
+      apply(header, offset);
+    }
+  }
   for (const ScanGap& gap : scan.gaps) {
-    // A crash leaves an unfinished write at the very end of the newest file. Nobody was told that it is kept.
-    if (is_last && !scan.sealed && gap.next_group == 0) {
+    const bool is_inside = gap.next_group == scan.last_group && gap.next_index > 0 && gap.size >= kRecordHeaderSize;
+    if (may_be_torn && gap.next_group == 0) {
       damage_.torn_bytes += gap.size;
       segment->blank(gap.offset, gap.size);
+    } else if (may_be_torn && is_inside) {
+      torn.push_back(gap);
     } else {
       damaged(gap.size, fmt::format("{} bytes at {} are no record", gap.size, gap.offset));
     }
+  }
+  for (const ScanGap& part : torn) {
+    damage_.torn_bytes += part.size;
+    if (Status filled = segment->write(make_filler(part.size, part.next_group), part.offset, true); !filled) note(filled.error().message);
   }
   group_ = std::max(group_, scan.last_group + 1);
   if (is_last && !scan.sealed && segment->size() == segment->file_bytes()) {

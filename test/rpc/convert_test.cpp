@@ -102,7 +102,7 @@ WorkerHello full_hello() {
   hello.node.runtime = "process";
   hello.node.version = "0.1.0";
   hello.node.labels = {{"zone", "a"}, {"disk", "fast"}};
-  hello.sandboxes = {full_status(), SandboxStatus{SandboxId{2}, FunctionName{"f"}, {}, {}, SandboxState::ready, {}, {}, {}, {}}};
+  hello.sandboxes = {full_status(), SandboxStatus{SandboxId{2}, FunctionName{"f"}, {}, {}, SandboxState::ready, {}, {}, {}, {}, {}}};
   return hello;
 }
 FunctionRoute full_route() {

@@ -19,7 +19,7 @@ TEST_CASE("link: a worker joins, speaks and is ordered") {
   io::Loop loop;
   FakeControl control;
   FakeWorker worker;
-  worker.me.sandboxes = {SandboxStatus{SandboxId{5}, FunctionName{"f"}, {}, {}, SandboxState::ready, {}, {}, {}, {}}};
+  worker.me.sandboxes = {SandboxStatus{SandboxId{5}, FunctionName{"f"}, {}, {}, SandboxState::ready, {}, {}, {}, {}, {}}};
   const auto server = serve(loop, control);
   const auto client = connect_worker(loop, to(*server), worker);
   CHECK(client->state() == LinkState::connecting);
@@ -149,6 +149,24 @@ TEST_CASE("link: a client that speaks another protocol is refused with both numb
   CHECK(control.hellos == 0);
   worker.me.protocol = kProtocolVersion + 1;
   REQUIRE(turn_until(loop, [&] { return worker.joins == 1; }));
+}
+
+TEST_CASE("link: clients that are one protocol older or newer join and are heard") {
+  QuietLog quiet;
+  for (const int difference : {-1, 0, 1}) {
+    CAPTURE(difference);
+    io::Loop loop;
+    FakeControl control;
+    FakeWorker worker;
+    FakeDataPlane plane;
+    worker.me.protocol = static_cast<std::uint32_t>(static_cast<int>(kProtocolVersion) + difference);
+    plane.me.protocol = worker.me.protocol;
+    const auto server = serve(loop, control);
+    const auto first = connect_worker(loop, to(*server), worker);
+    const auto second = connect_data_plane(loop, to(*server), plane);
+    REQUIRE(turn_until(loop, [&] { return worker.joins == 1 && plane.joins == 1; }));
+    CHECK(control.lost.empty());
+  }
 }
 
 TEST_CASE("link: of several control planes the one that accepts is found without a pause") {

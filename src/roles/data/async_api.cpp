@@ -222,7 +222,7 @@ io::Action handle_async(AsyncDesk* desk, io::HttpRequest request, io::HttpRespon
     co_return;
   }
   if (!is_dlq && parts.size() == 3 && parts[2] == "adopt" && request.method == "POST") {
-    Status adopted = desk->adopt(query->directory);
+    Status adopted = co_await desk->adopt(std::move(query->directory));
     response = adopted ? io::text_response(200, "adopted\n") : error_response(adopted.error());
     co_return;
   }

@@ -452,10 +452,11 @@ void AsyncDesk::on_wakeup() {
     tidied_ = at;
     for (const auto& store : stores_) store->tidy();
   }
-  if (!own_is_open_ && at - open_tried_ >= kOpenPause) {
-    if (Status opened = open_shelf(options_.directory, false); !opened) own_problem_ = opened.error().message;
+  if (!own_is_open_ && !stopping_ && at - open_tried_ >= kOpenPause && !being_opened_.contains(options_.directory)) {
+    open_tried_ = at;
+    tasks_->spawn(try_own());
   }
-  if (!options_.adopt.empty() && at - adoption_tried_ >= 5 * kOpenPause) try_adopting();
+  if (!options_.adopt.empty() && !stopping_ && at - adoption_tried_ >= 5 * kOpenPause) try_adopting();
   pump();
 }
 

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -84,7 +85,8 @@ class AsyncDesk final : public AsyncDoor {
   Status cancel(const CallId& id);
   Status redrive(const CallId& id);
   Status purge(const CallId& id);
-  Status adopt(const std::string& directory);
+  // Errors: not_found (no store of calls), already_exists (open here, or by somebody else), and those of opening it.
+  io::Task<void> adopt(std::string directory);
   struct Shelf {
     StoreId id = 0;
     std::string directory;      // "" = memory
@@ -119,10 +121,20 @@ class AsyncDesk final : public AsyncDoor {
   AsyncDesk(io::Loop& main, AsyncOptions options, AsyncHost host, OpenStore open_store);
   template <class Work>
   void on_main(Work work);
-  Status open_shelf(const std::string& directory, bool adopted);
+  // A store with many calls is read for seconds: on a helper, but for the start, when nothing waits yet.
+  struct OpenedStore {
+    std::unique_ptr<store::CallStore> store;
+    std::vector<store::FoundCall> calls;
+    Instant begun{};
+  };
+  [[nodiscard]] Result<OpenedStore> open_store(const std::string& directory) const;
+  Status take_in(OpenedStore opened, bool adopted);
+  io::Task<void> open_later(std::string directory, bool adopted);
+  io::Action try_own();
+  io::Action try_one(std::string directory);
   void try_adopting();
   Status load_secret();
-  void load(store::CallStore& store);
+  void load(store::CallStore& store, const std::vector<store::FoundCall>& found);
   [[nodiscard]] store::CallStore* store_of(const CallId& id) const;
   CallId new_id();
 
@@ -169,6 +181,7 @@ class AsyncDesk final : public AsyncDoor {
   std::vector<std::unique_ptr<store::CallStore>> stores_;  // ours first, once it is open
   bool own_is_open_ = false;
   std::string own_problem_;
+  std::set<std::string> being_opened_;
   Instant open_tried_{};
   Instant adoption_tried_{};
   std::unordered_map<CallId, BeingStored, CallIdHash> being_stored_;

@@ -67,13 +67,18 @@ Result<std::unique_ptr<AsyncDesk>> AsyncDesk::open(io::Loop& main, AsyncOptions 
     while (id == 0 && ::getrandom(&id, sizeof id, 0) == sizeof id) {}
     desk->stores_.push_back(std::make_unique<NumberedMemory>(store::memory_call_store(desk->options_.store_max), id));
     desk->own_is_open_ = true;
-  } else if (Status opened = desk->open_shelf(desk->options_.directory, false); !opened) {
-    if (opened.error().code == ErrorCode::invalid_argument) {
+  } else {
+    desk->open_tried_ = io::Loop::now();
+    auto opened = desk->open_store(desk->options_.directory);
+    Status taken = opened ? desk->take_in(std::move(*opened), false) : Status(failure(opened.error()));
+    if (!taken && taken.error().code == ErrorCode::invalid_argument) {
       desk->close_now();
-      return failure(opened.error());
+      return failure(taken.error());
     }
-    desk->own_problem_ = opened.error().message;
-    log_error("data", "no asynchronous calls for now: {}", opened.error().message);
+    if (!taken) {
+      desk->own_problem_ = taken.error().message;
+      log_error("data", "no asynchronous calls for now: {}", taken.error().message);
+    }
   }
   desk->try_adopting();
   desk->perform();
@@ -81,34 +86,53 @@ Result<std::unique_ptr<AsyncDesk>> AsyncDesk::open(io::Loop& main, AsyncOptions 
   return desk;
 }
 
-Status AsyncDesk::open_shelf(const std::string& directory, bool adopted) {
-  open_tried_ = io::Loop::now();
-  const Instant begun = io::Loop::now();
-  auto opened = open_store_(store_options(options_, directory));
-  if (!opened) return failure(opened.error());
-  for (const auto& store : stores_) {
-    if (store->id() == (*opened)->id()) {
-      return failure(ErrorCode::already_exists, "{} has the number of {}: it is a copy", directory, store->directory());
+Result<AsyncDesk::OpenedStore> AsyncDesk::open_store(const std::string& directory) const {
+  OpenedStore opened;
+  opened.begun = io::Loop::now();
+  auto store = open_store_(store_options(options_, directory));
+  if (!store) return failure(store.error());
+  opened.store = std::move(*store);
+  opened.calls = opened.store->found();
+  return opened;
+}
+
+Status AsyncDesk::take_in(OpenedStore opened, bool adopted) {
+  store::CallStore& store = *opened.store;
+  for (const auto& known : stores_) {
+    if (known->id() == store.id()) {
+      return failure(ErrorCode::already_exists, "{} has the number of {}: it is a copy", store.directory(), known->directory());
     }
   }
-  store::CallStore& store = **opened;
   if (adopted) {
-    stores_.push_back(std::move(*opened));
+    stores_.push_back(std::move(opened.store));
   } else {
-    stores_.insert(stores_.begin(), std::move(*opened));
+    stores_.insert(stores_.begin(), std::move(opened.store));
     own_is_open_ = true;
     own_problem_.clear();
   }
-  load(store);
-  log_info("data", "asynchronous calls: {} in {}, read in {}{}", store.figures().calls, directory,
-           format_duration(io::Loop::now() - begun), adopted ? " (adopted)" : "");
+  load(store, opened.calls);
+  log_info("data", "asynchronous calls: {} in {}, read in {}{}", store.figures().calls, store.directory(),
+           format_duration(io::Loop::now() - opened.begun), adopted ? " (adopted)" : "");
   return {};
 }
 
-void AsyncDesk::load(store::CallStore& store) {
+io::Task<void> AsyncDesk::open_later(std::string directory, bool adopted) {
+  if (!being_opened_.insert(directory).second) co_return failure(ErrorCode::already_exists, "{} is being opened here already", directory);
+  auto open = [this, &directory] { return open_store(directory); };
+  auto opened = co_await readers_->run(std::move(open));
+  being_opened_.erase(directory);
+  if (!opened) co_return failure(opened.error());
+  if (stopping_) co_return failure(ErrorCode::cancelled, "the data plane is stopping");
+  Status taken = take_in(std::move(*opened), adopted);
+  if (!taken) co_return taken;
+  perform();
+  pump();
+  co_return Status{};
+}
+
+void AsyncDesk::load(store::CallStore& store, const std::vector<store::FoundCall>& found) {
   const WallTime at = now();
   std::size_t damaged = 0;
-  const std::vector<store::FoundCall> found = store.found();
   queue_->reserve(found.size());
   for (const store::FoundCall& call : found) {
     auto state = core::decode_call_state(call.state);
@@ -127,20 +151,29 @@ void AsyncDesk::load(store::CallStore& store) {
   queue_->restored(at);
 }
 
-Status AsyncDesk::adopt(const std::string& directory) {
+io::Task<void> AsyncDesk::adopt(std::string directory) {
   if (std::find(options_.adopt.begin(), options_.adopt.end(), directory) == options_.adopt.end()) {
     // Whoever may ask for it on the admin port may not thereby make directories anywhere.
     if (!store::is_call_store(directory)) {
-      return failure(ErrorCode::not_found, "{} is no store of calls (async_dir of another data plane is one)", directory);
+      co_return failure(ErrorCode::not_found, "{} is no store of calls (async_dir of another data plane is one)", directory);
     }
   }
   for (const auto& store : stores_) {
-    if (store->directory() == directory) return failure(ErrorCode::already_exists, "{} is open here already", directory);
+    if (store->directory() == directory) co_return failure(ErrorCode::already_exists, "{} is open here already", directory);
   }
-  Status opened = open_shelf(directory, true);
-  perform();
-  pump();
-  return opened;
+  co_return co_await open_later(std::move(directory), true);
+}
+
+io::Action AsyncDesk::try_own() {
+  auto opened = co_await open_later(options_.directory, false);
+  if (!opened && !own_is_open_) own_problem_ = opened.error().message;
+}
+
+io::Action AsyncDesk::try_one(std::string directory) {
+  auto opened = co_await open_later(directory, true);
+  if (!opened && opened.error().code != ErrorCode::already_exists && opened.error().code != ErrorCode::cancelled) {
+    log_warn("data", "cannot adopt {}: {}", directory, opened.error().message);
+  }
 }
 
 // Directories that nobody has: their data planes are gone, or not there yet.
@@ -148,10 +181,8 @@ void AsyncDesk::try_adopting() {
   adoption_tried_ = io::Loop::now();
   for (const std::string& directory : options_.adopt) {
     const bool is_open = std::any_of(stores_.begin(), stores_.end(), [&](const auto& s) { return s->directory() == directory; });
-    if (is_open || directory == options_.directory || !store::is_call_store(directory)) continue;
-    if (Status opened = open_shelf(directory, true); !opened && opened.error().code != ErrorCode::already_exists) {
-      log_warn("data", "cannot adopt {}: {}", directory, opened.error().message);
-    }
+    if (is_open || directory == options_.directory || being_opened_.contains(directory) || !store::is_call_store(directory)) continue;
+    tasks_->spawn(try_one(directory));
   }
 }
 

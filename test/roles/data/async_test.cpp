@@ -307,7 +307,11 @@ TEST_CASE("async: another data plane adopts a directory, runs what is left and t
   }));
   plane.route("f", {sandbox.address()});
   CHECK(result_of(plane, id).status == 503);
-  const auto adopt = [&](const std::string& path) { return plane.on_loop([&] { return plane.plane().async()->adopt(path); }); };
+  const auto adopt = [&](const std::string& path) {
+    std::promise<Status> adopted;
+    asio::co_spawn(plane.loop().context().get_executor(), plane.plane().async()->adopt(path), [&](std::exception_ptr, Status status) { adopted.set_value(std::move(status)); });
+    return adopted.get_future().get();
+  };
   CHECK(adopt(own.path("calls") + "/nothing").error().code == ErrorCode::not_found);
   CHECK(adopt(own.path("calls")).error().code == ErrorCode::already_exists);
   CHECK(adopt(directory.path("calls")));
