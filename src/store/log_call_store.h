@@ -62,7 +62,7 @@ class LogCallStore final : public CallStore {
   LogCallStore(CallStoreOptions options, int lock_fd);
   Status load();
   Status take_id(StoreId in_segments);
-  ScanResult load_segment(const std::shared_ptr<Segment>& segment, bool is_last);
+  ScanResult load_segment(const std::shared_ptr<Segment>& segment, bool is_last, bool was_written_last);
   void note(std::string finding);
 
   void run();

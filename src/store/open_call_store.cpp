@@ -65,6 +65,13 @@ bool is_whole(const RecordHeader& header, std::string_view record) {
   return true;
 }
 
+bool is_empty(const std::string& directory, std::uint64_t number) {
+  auto segment = Segment::open(directory, number);
+  if (!segment) return false;
+  auto records = (*segment)->read(kSegmentHeaderSpace, (*segment)->file_bytes());
+  return records && records->find_first_not_of('\0') == std::string::npos;
+}
+
 StoreId random_id() {
   StoreId id = 0;
   while (id == 0) {
@@ -119,13 +126,16 @@ Status LogCallStore::load() {
   std::shared_ptr<Segment> unsealed;
   std::uint32_t unsealed_end = 0;
   std::uint64_t expected = numbers.empty() ? 0 : numbers.front();
+  // What was written last: in the newest segment, or the seal before it.
+  const bool newest_is_empty = numbers.size() > 1 && is_empty(options_.directory, numbers.back());
+  const std::uint64_t last_written = numbers.empty() ? 0 : newest_is_empty ? numbers[numbers.size() - 2] : numbers.back();
   for (const std::uint64_t number : numbers) {
     if (number != expected) note(fmt::format("{}: files {} to {} are missing", options_.directory, expected, number - 1));
     expected = number + 1;
     auto segment = Segment::open(options_.directory, number);
     if (!segment) return failure(segment.error());
     if ((*segment)->store() != 0) in_segments = (*segment)->store();
-    const ScanResult scan = load_segment(*segment, number == numbers.back());
+    const ScanResult scan = load_segment(*segment, number == numbers.back(), number == last_written);
     // A process that ended after it had made a segment and before it had sealed the one before leaves the new one empty.
     if (unsealed != nullptr && scan.end != kSegmentHeaderSpace) note(fmt::format("{}: it ends without its last record", unsealed->path()));
     if (unsealed != nullptr && scan.end == kSegmentHeaderSpace && scan.gaps.empty()) {
@@ -149,7 +159,7 @@ void LogCallStore::note(std::string finding) {
   if (damage_.findings.size() < kFindingsMax) damage_.findings.push_back(std::move(finding));
 }
 
-ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is_last) {
+ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, bool is_last, bool was_written_last) {
   const auto damaged = [&](std::uint64_t bytes, std::string what) {
     damage_.damaged_bytes += bytes;
     note(fmt::format("{}: {}", segment->path(), what));
@@ -164,10 +174,10 @@ ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, b
     damaged(segment->size() - segment->file_bytes(),
             fmt::format("it has {} bytes, {} when it was made: its end is missing", segment->file_bytes(), segment->size()));
   }
-  std::vector<std::pair<RecordHeader, std::uint32_t>> last_records;  // of the last group so far, of the last segment
+  std::vector<std::pair<RecordHeader, std::uint32_t>> last_records;  // of the last group so far, where it may be torn
   const auto apply = [&](const RecordHeader& header, std::uint32_t offset) { index_->apply(header, segment->number(), offset); };
   const ScanResult scan = scan_records(*bytes, [&](const RecordHeader& header, std::uint32_t offset) {
-    if (!is_last) {
+    if (!was_written_last) {
       apply(header, offset);
       return;
     }
@@ -179,7 +189,7 @@ ScanResult LogCallStore::load_segment(const std::shared_ptr<Segment>& segment, b
   });
   // The last group may not have been synced: then nobody was told of it, and any sectors of it may be there. What is not whole
   // must not take the place of what was there before.
-  const bool may_be_torn = is_last && !scan.sealed;
+  const bool may_be_torn = was_written_last && !scan.sealed;
   std::vector<ScanGap> torn;
   for (const auto& [header, offset] : last_records) {
     if (may_be_torn && !is_whole(header, std::string_view(*bytes).substr(offset))) {
