@@ -63,7 +63,9 @@ void walk(const std::string& root, const std::string& below, bool directories_on
   }
 }
 
-bool is_number(const std::string& text) { return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos; }
+bool is_number(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+}
 
 // "socket:[123]" is another one each time: only what kind it is counts.
 std::string kind_of(const std::string& target) {
@@ -122,7 +124,8 @@ void count_network(Census& census) {
   // Numbers of links rise, and counters do: names and addresses are what is compared.
   for (const auto& line : output_of("ip -o link")) {
     const auto words = split(line, ' ');
-    if (words.size() > 1) census["links"].insert(std::string(words[1]).starts_with("dg") ? "dg" : std::string(words[1]));
+    if (words.size() > 1)
+      census["links"].insert(std::string(words[1]).starts_with("dg") ? "dg" : std::string(words[1]));
   }
   for (const auto& line : output_of("ip -o addr")) census["addresses"].insert(line);
   for (const auto& line : output_of("ip -o route show table all")) {
@@ -153,10 +156,11 @@ void count_containerd(Census& census, const std::string& address) {
 
 }  // namespace
 
-Census take_census(const std::string& containerd, const std::vector<std::string>& directories, const std::string& cgroup) {
+Census take_census(const std::string& containerd, const std::vector<std::string>& directories,
+                   const std::string& cgroup) {
   Census census;
-  for (const char* category : {"processes", "descriptors", "mounts", "network_namespaces", "cgroups", "links", "addresses",
-                               "routes", "neighbours", "nft", "files"})
+  for (const char* category : {"processes", "descriptors", "mounts", "network_namespaces", "cgroups", "links",
+                               "addresses", "routes", "neighbours", "nft", "files"})
     census[category];
   if (!containerd.empty()) {
     for (const char* category : {"containers", "tasks", "snapshots", "content", "leases"}) census[category];
@@ -170,7 +174,8 @@ Census take_census(const std::string& containerd, const std::vector<std::string>
 
 std::string to_text(const Census& census) {
   std::string text;
-  for (const auto& [category, names] : census) text += fmt::format("{}{}={}", text.empty() ? "" : " ", category, names.size());
+  for (const auto& [category, names] : census)
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", category, names.size());
   return text;
 }
 

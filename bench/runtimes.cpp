@@ -119,14 +119,16 @@ struct Leftovers {
   std::string containerd;
   std::vector<std::string> directories;
   Census before, after;
-  Duration settled{};            // after the last removal
+  Duration settled{};  // after the last removal
   std::vector<std::string> left;
-  Histogram alone, meanwhile;    // starts with nothing else going on, and while others are being removed
+  Histogram alone, meanwhile;  // starts with nothing else going on, and while others are being removed
   double rate = 0;
   std::string problem;
 };
 
-Census look(const Leftovers& leftovers) { return take_census(leftovers.containerd, leftovers.directories, "/dirigent/bench"); }
+Census look(const Leftovers& leftovers) {
+  return take_census(leftovers.containerd, leftovers.directories, "/dirigent/bench");
+}
 
 // The kernel removes namespaces and links behind the last reference, and runtimes take their stock back: what is there
 // still after kSettleMax is left over.
@@ -185,10 +187,30 @@ io::Task<void> compare_starts(io::Loop& loop, Subject& subject, std::size_t roun
   co_return Status{};
 }
 
-// `rehearsal` is another one of the same: what is made once on a machine (the directories of containerd's namespace) is no
-// leftover.
-io::Task<void> look_for_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject, std::size_t count,
-                                  Leftovers& leftovers) {
+// What is made once (the first connection, threads) and a stock, which is kept at what was once needed and has a bound, is
+// no leftover of a sandbox: many starts and removals, and then more sandboxes at a time than a stock and its users will be.
+io::Task<void> fill_stock(io::Loop& loop, Subject& subject, std::size_t count, Leftovers& leftovers) {
+  Status ran = co_await many(loop, subject, 2'000'000, count, leftovers);
+  std::vector<std::uint64_t> held;
+  for (std::uint64_t number = 1; ran && number <= 10 * kAtATime; ++number) {
+    StartPhases phases;
+    ran = co_await subject.start(number, phases);
+    if (ran) held.push_back(number);
+  }
+  for (const auto number : held) {
+    Status removed = co_await subject.remove(number);
+    if (ran) ran = removed;
+  }
+  if (!ran) co_return ran;
+  static_cast<void>(co_await io::sleep_for(loop, 3s));
+  leftovers.before = look(leftovers);
+  co_return Status{};
+}
+
+// `rehearsal` is another one of the same: what is made once on a machine (the directories of containerd's namespace) is
+// no leftover.
+io::Task<void> look_for_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject,
+                                  std::size_t count, Leftovers& leftovers) {
   Status opened = co_await rehearsal->open();
   if (!opened) co_return opened;
   opened = co_await many(loop, *rehearsal, 1'000'000, kAtATime, leftovers);
@@ -198,13 +220,8 @@ io::Task<void> look_for_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehea
   const Census closed = look(leftovers);
   opened = co_await subject->open();
   if (!opened) co_return opened;
-  // What is made once (the first connection, threads, a stock) is no leftover of a sandbox.
-  Status warmed = co_await many(loop, *subject, 1'000'000, count / 2 / kAtATime * kAtATime, leftovers);
-  if (warmed) {
-    static_cast<void>(co_await io::sleep_for(loop, 3s));
-    leftovers.before = look(leftovers);
-    warmed = co_await many(loop, *subject, 2'000'000, count, leftovers);
-  }
+  Status warmed = co_await fill_stock(loop, *subject, count / 4 / kAtATime * kAtATime, leftovers);
+  if (warmed) warmed = co_await many(loop, *subject, 3'000'000, count, leftovers);
   if (warmed) warmed = co_await settle(loop, leftovers);
   if (warmed) warmed = co_await compare_starts(loop, *subject, 40, leftovers);
   static_cast<void>(co_await subject->close());
@@ -214,8 +231,8 @@ io::Task<void> look_for_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehea
   co_return Status{};
 }
 
-io::Action run_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject, std::size_t count,
-                         Leftovers& leftovers) {
+io::Action run_leftovers(io::Loop& loop, std::unique_ptr<Subject> rehearsal, std::unique_ptr<Subject> subject,
+                         std::size_t count, Leftovers& leftovers) {
   Status done = co_await look_for_leftovers(loop, std::move(rehearsal), std::move(subject), count, leftovers);
   if (!done) leftovers.problem = done.error().message;
   loop.stop();
@@ -227,11 +244,13 @@ bool print(const std::string& variant, std::size_t count, const Leftovers& lefto
     return true;
   }
   const auto us = [](const Histogram& times, double q) { return static_cast<long long>(times.quantile(q) / 1000); };
-  std::printf("benchmark=leftovers variant=%s n=%zu at_once=%zu rate_per_s=%.1f settled_ms=%lld left=%zu alone_p50_us=%lld alone_p99_us=%lld "
-              "during_removals_p50_us=%lld during_removals_p99_us=%lld\n  before %s\n  after  %s\n",
-              variant.c_str(), count, kAtATime, leftovers.rate, static_cast<long long>(leftovers.settled / 1ms), leftovers.left.size(),
-              us(leftovers.alone, 0.5), us(leftovers.alone, 0.99), us(leftovers.meanwhile, 0.5), us(leftovers.meanwhile, 0.99),
-              to_text(leftovers.before).c_str(), to_text(leftovers.after).c_str());
+  std::printf(
+      "benchmark=leftovers variant=%s n=%zu at_once=%zu rate_per_s=%.1f settled_ms=%lld left=%zu alone_p50_us=%lld "
+      "alone_p99_us=%lld "
+      "during_removals_p50_us=%lld during_removals_p99_us=%lld\n  before %s\n  after  %s\n",
+      variant.c_str(), count, kAtATime, leftovers.rate, static_cast<long long>(leftovers.settled / 1ms),
+      leftovers.left.size(), us(leftovers.alone, 0.5), us(leftovers.alone, 0.99), us(leftovers.meanwhile, 0.5),
+      us(leftovers.meanwhile, 0.99), to_text(leftovers.before).c_str(), to_text(leftovers.after).c_str());
   for (const auto& name : leftovers.left) std::printf("  left   %s\n", name.c_str());
   std::fflush(stdout);
   return leftovers.left.empty();
@@ -268,14 +287,17 @@ int main(int argc, char** argv) {
       leftovers.containerd = variant.starts_with("containerd") ? address : "";
       leftovers.directories = {kRunDirectory, "/run/containerd"};
       if (!address.empty()) leftovers.directories.push_back(std::filesystem::path(address).parent_path());
-      group.spawn(run_leftovers(loop, make_subject(loop, variant, address, kAtATime), std::move(subject), static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers));
+      group.spawn(run_leftovers(loop, make_subject(loop, variant, address, kAtATime), std::move(subject),
+                                static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers));
     } else {
       group.spawn(measure(loop, *subject, count, outcome));
     }
     loop.run();
     group.drain_now();
-    if (leftovers_mode) clean = print(variant, static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers) && clean;
-    else print(variant, outcome);
+    if (leftovers_mode)
+      clean = print(variant, static_cast<std::size_t>(count) / kAtATime * kAtATime, leftovers) && clean;
+    else
+      print(variant, outcome);
   }
   return clean ? 0 : 1;
 }

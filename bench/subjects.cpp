@@ -5,9 +5,12 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -17,6 +20,8 @@
 #include "dirigent/sandbox/oci_runtime.h"
 #include "dirigent/sandbox/process_runtime.h"
 #include "sandbox/containerd/api.h"
+#include "sandbox/containerd/grpc.h"
+#include "sandbox/containerd/protobuf.h"
 #include "sandbox/oci/launcher.h"
 #include "sandbox/oci/network_pool.h"
 #include "sandbox/oci/oci_engine.h"
@@ -61,7 +66,8 @@ class Bare : public Subject {
     auto network = Network::open("bench");
     if (!network) co_return failure(network.error());
     network_ = std::move(*network);
-    pool_ = std::make_unique<NetworkPool>(loop_, *network_, nullptr, static_cast<std::uint32_t>(2 * at_once_), std::vector<std::uint32_t>{});
+    pool_ = std::make_unique<NetworkPool>(loop_, *network_, nullptr, static_cast<std::uint32_t>(2 * at_once_),
+                                          std::vector<std::uint32_t>{});
     co_return Status{};
   }
   io::Task<void> close() override {
@@ -104,7 +110,8 @@ class Bare : public Subject {
 
 class BareProgram final : public Bare {
  public:
-  BareProgram(io::Loop& loop, const std::string& name, std::size_t at_once) : Bare(loop, at_once), program_(find_in_path(name)) {}
+  BareProgram(io::Loop& loop, const std::string& name, std::size_t at_once)
+      : Bare(loop, at_once), program_(find_in_path(name)) {}
   io::Task<void> open() override {
     if (program_.empty()) co_return failure(ErrorCode::unsupported, "not installed");
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -168,7 +175,8 @@ class BareProgram final : public Bare {
     Command command;
     command.arguments = {program_, "--root", space_->directory() + "/state"};
     if (!is_runc) command.arguments.emplace_back("--cgroup-manager=disabled");
-    command.arguments.insert(command.arguments.end(), {"run", "--detach", "--bundle", directory, "--pid-file", directory + "/pid", name});
+    command.arguments.insert(command.arguments.end(),
+                             {"run", "--detach", "--bundle", directory, "--pid-file", directory + "/pid", name});
     command.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
     auto code = run_program(command);
     if (!code) return failure(code.error());
@@ -183,12 +191,13 @@ class BareProgram final : public Bare {
   std::map<std::uint64_t, pid_t> pids_;
 };
 
-class BareContainerd final : public Bare {
+class BareContainerd : public Bare {
  public:
   BareContainerd(io::Loop& loop, const std::string& address, const std::string& program, std::size_t at_once)
       : Bare(loop, at_once), address_(address), program_(find_in_path(program)) {}
   io::Task<void> open() override {
-    if (address_.empty() || program_.empty()) co_return failure(ErrorCode::unsupported, "no containerd given, or no such program");
+    if (address_.empty() || program_.empty())
+      co_return failure(ErrorCode::unsupported, "no containerd given, or no such program");
     api_ = std::make_unique<ContainerdApi>(loop_, address_, 30s);
     std::filesystem::create_directories(kRun);
     if (Status made = make_builtin_root(kRun + "/builtin"); !made) co_return made;
@@ -212,7 +221,9 @@ class BareContainerd final : public Bare {
     ContainerdContainer container{id, "bench", make_config(*spec), program_};
     Status created = co_await api_->create_container(std::move(container));
     if (!created) co_return created;
-    ContainerdTask task{id, {{"overlay", "overlay", {"lowerdir=" + kRun + "/builtin:" + kRun + "/skeleton"}}}, "", "", program_};
+    auto root = co_await root_of(id);
+    if (!root) co_return failure(root.error());
+    ContainerdTask task{id, std::move(*root), "", "", program_};
     auto pid = co_await api_->create_task(std::move(task));
     if (!pid) co_return failure(pid.error());
     co_return co_await api_->start_task(id);
@@ -223,20 +234,125 @@ class BareContainerd final : public Bare {
     co_await api_->wait_task(id, 10s);
     co_await api_->delete_task(id);
     Status deleted = co_await api_->delete_container(id);
+    Status removed = co_await remove_root(id);
     remove_container_cgroups("bench", id);
     give_back(number);
-    co_return deleted;
+    co_return deleted ? removed : deleted;
   }
 
- private:
+ protected:
+  // The image's layers as the worker's own store has them.
+  virtual io::Task<std::vector<ContainerdMount>> root_of(std::string) {
+    co_return std::vector<ContainerdMount>{
+        {"overlay", "overlay", {"lowerdir=" + kRun + "/builtin:" + kRun + "/skeleton"}}};
+  }
+  virtual io::Task<void> remove_root(std::string) { co_return Status{}; }
+
   std::string address_;
+
+ private:
   std::string program_;
   std::unique_ptr<ContainerdApi> api_;
 };
 
+// The same with containerd's own snapshots: the image is one of them, with 64 MiB of files, and each container gets
+// another one on top of it. Prints what the image and a container take on the disk, each once.
+class BareSnapshots final : public BareContainerd {
+ public:
+  BareSnapshots(io::Loop& loop, const std::string& address, const std::string& program, const std::string& snapshotter,
+                std::size_t at_once)
+      : BareContainerd(loop, address, program, at_once),
+        snapshotter_(snapshotter),
+        client_(loop, address, {{"containerd-namespace", "dirigent"}}) {}
+  io::Task<void> open() override {
+    Status opened = co_await BareContainerd::open();
+    if (!opened) co_return opened;
+    auto mounts = co_await prepare("bench-unpacking", "");
+    if (!mounts) co_return failure(mounts.error());
+    // For a first layer both snapshotters answer with one directory.
+    const std::string target = mounts->front().source;
+    for (const char* part : {"/skeleton/.", "/builtin/."}) {
+      if (std::system(("cp -a " + kRun + part + " " + target).c_str()) != 0)
+        co_return failure(ErrorCode::unavailable, "cannot copy into {}", target);
+    }
+    for (int i = 0; i < 1024; ++i) std::ofstream(target + "/file-" + std::to_string(i)) << std::string(64 * 1024, 'x');
+    const double before = disk_mib();
+    std::string request = protobuf::Writer()
+                              .text(1, snapshotter_)
+                              .text(2, kImage)
+                              .text(3, "bench-unpacking")
+                              .entry(4, kRoot, "bench")
+                              .bytes();
+    auto committed = co_await client_.call(kService + "Commit", std::move(request), 30s);
+    if (!committed) co_return failure(committed.error());
+    std::printf("benchmark=snapshots snapshotter=%s image_mib=%.1f\n", snapshotter_.c_str(), before);
+    co_return Status{};
+  }
+  io::Task<void> close() override {
+    static_cast<void>(co_await remove_root(kImage));
+    co_return co_await BareContainerd::close();
+  }
+
+ protected:
+  io::Task<std::vector<ContainerdMount>> root_of(std::string id) override {
+    const double before = told_ ? 0 : disk_mib();
+    auto mounts = co_await prepare(std::move(id), kImage);
+    if (!told_)
+      std::printf("benchmark=snapshots snapshotter=%s container_mib=%.1f\n", snapshotter_.c_str(), disk_mib() - before);
+    told_ = true;
+    co_return mounts;
+  }
+  io::Task<void> remove_root(std::string id) override {
+    std::string request = protobuf::Writer().text(1, snapshotter_).text(2, id).bytes();
+    auto removed = co_await client_.call(kService + "Remove", std::move(request), 30s);
+    if (!removed) co_return failure(removed.error());
+    co_return Status{};
+  }
+
+ private:
+  io::Task<std::vector<ContainerdMount>> prepare(std::string key, std::string parent) {
+    std::string request =
+        protobuf::Writer().text(1, snapshotter_).text(2, key).text(3, parent).entry(4, kRoot, "bench").bytes();
+    auto answer = co_await client_.call(kService + "Prepare", std::move(request), 30s);
+    if (!answer) co_return failure(answer.error());
+    std::vector<ContainerdMount> mounts;
+    protobuf::Reader reader(*answer);
+    while (const auto field = reader.next()) {
+      if (field->number != 1) continue;
+      ContainerdMount mount{protobuf::text_in(field->bytes, 1), protobuf::text_in(field->bytes, 2), {}};
+      protobuf::Reader inner(field->bytes);
+      while (const auto option = inner.next()) {
+        if (option->number == 4) mount.options.emplace_back(option->bytes);
+      }
+      mounts.push_back(std::move(mount));
+    }
+    co_return mounts;
+  }
+  [[nodiscard]] double disk_mib() const {
+    std::uintmax_t blocks = 0;
+    std::error_code ignored;
+    const auto directory =
+        std::filesystem::path(address_).parent_path() / "root" / ("io.containerd.snapshotter.v1." + snapshotter_);
+    for (auto entry = std::filesystem::recursive_directory_iterator(directory, ignored);
+         entry != std::filesystem::recursive_directory_iterator(); entry.increment(ignored)) {
+      struct stat status {};
+      if (::lstat(entry->path().c_str(), &status) == 0) blocks += static_cast<std::uintmax_t>(status.st_blocks);
+    }
+    return static_cast<double>(blocks) * 512 / (1 << 20);
+  }
+
+  const std::string kService = "/containerd.services.snapshots.v1.Snapshots/";
+  static constexpr const char* kImage = "bench-image";
+  static constexpr const char* kRoot = "containerd.io/gc.root";
+  std::string snapshotter_;
+  GrpcClient client_;
+  bool told_ = false;
+};
+
 }  // namespace
 
-std::unique_ptr<Subject> make_subject(io::Loop& loop, const std::string& variant, const std::string& address, std::size_t at_once) {
+std::unique_ptr<Subject> make_subject(io::Loop& loop, const std::string& variant, const std::string& address,
+                                      std::size_t at_once) {
   const std::string program = variant.substr(variant.rfind('_') + 1);
   const auto common = [at_once](auto& options) {
     options.node = NodeId{"bench"};
@@ -261,6 +377,10 @@ std::unique_ptr<Subject> make_subject(io::Loop& loop, const std::string& variant
     options.program = find_in_path(program);
     options.shared_shim = variant.find("shared") != std::string::npos;
     return std::make_unique<RuntimeSubject>(make_containerd_runtime(loop, options));
+  }
+  for (const std::string snapshotter : {"overlayfs", "native"}) {
+    if (variant.starts_with("bare_containerd_" + snapshotter))
+      return std::make_unique<BareSnapshots>(loop, address, program, snapshotter, at_once);
   }
   if (variant.starts_with("bare_containerd")) return std::make_unique<BareContainerd>(loop, address, program, at_once);
   return std::make_unique<BareProgram>(loop, program, at_once);

@@ -23,9 +23,11 @@ class Subject {
   virtual io::Task<void> remove(std::uint64_t number) = 0;
 };
 
-// process, oci_PROGRAM, containerd_PROGRAM, containerd_shared_PROGRAM, bare_PROGRAM or bare_containerd_PROGRAM; `at_once` is
+// process, oci_PROGRAM, containerd_PROGRAM, containerd_shared_PROGRAM, bare_PROGRAM, bare_containerd_PROGRAM, or the
+// latter with containerd's snapshots, bare_containerd_overlayfs_PROGRAM or bare_containerd_native_PROGRAM; `at_once` is
 // how many starts there are at a time. The loop must outlive the subject, which is opened and closed before it goes.
-std::unique_ptr<Subject> make_subject(io::Loop& loop, const std::string& variant, const std::string& containerd, std::size_t at_once);
+std::unique_ptr<Subject> make_subject(io::Loop& loop, const std::string& variant, const std::string& containerd,
+                                      std::size_t at_once);
 
 // The directory that all of them use for what they keep while they run.
 inline constexpr const char* kRunDirectory = "/run/dirigent-bench";

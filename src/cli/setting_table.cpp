@@ -72,9 +72,12 @@ void add_node(Table& table, const std::string& section) {
   table.push_back({section, "oci_program", "PROGRAM", "", "crun or runc (without it: crun if it is there; containerd's default)"});
   table.push_back({section, "containerd_address", "PATH", "/run/containerd/containerd.sock", "where containerd listens"});
   table.push_back({section, "shared_shim", "", "false", "one containerd shim for all sandboxes: faster and smaller, but one failure for all"});
-  table.push_back({section, "cni_conf", "FILE|DIR", "", "networks by this CNI configuration instead of the worker's own (runtimes \"oci\" and \"containerd\")"});
+  table.push_back(
+      {section, "cni_conf", "FILE|DIR", "",
+       "networks by this CNI configuration instead of the worker's own (runtimes \"oci\" and \"containerd\")"});
   table.push_back({section, "cni_bin", "DIR[:DIR]", "/usr/lib/cni:/opt/cni/bin", "where CNI plugins are"});
-  table.push_back({section, "cni_state", "DIR", "/var/lib/dirigent/cni", "which networks CNI has made, to take them back after a crash"});
+  table.push_back({section, "cni_state", "DIR", "/var/lib/dirigent/cni",
+                   "which networks CNI has made, to take them back after a crash"});
   table.push_back({section, "label", "KEY=VALUE", "", "label of the node, for --constraint", true});
   table.push_back({section, "simulated_start_p50", "DURATION", "3ms", "start time of the simulated runtime, median"});
   table.push_back(

@@ -15,8 +15,8 @@
 
 namespace dirigent::sandbox {
 
-// Positions only grow; a byte's place is its position modulo the room. What lies from `oldest` to `end` is valid: a writer
-// moves `oldest` on before it writes over what was there, and `end` after it has written.
+// Positions only grow; a byte's place is its position modulo the room. What lies from `oldest` to `end` is valid: a
+// writer moves `oldest` on before it writes over what was there, and `end` after it has written.
 struct LogJournal::Header {
   std::uint64_t magic;
   std::atomic<std::uint64_t> oldest;
@@ -96,7 +96,8 @@ void LogJournal::write(const LogLine& line) {
     oldest += sizeof entry + entry.size;
   }
   header().oldest = oldest;
-  const Entry entry{static_cast<std::uint32_t>(line.text.size()), line.is_error_stream ? 1u : 0u, line.time.time_since_epoch().count()};
+  const Entry entry{static_cast<std::uint32_t>(line.text.size()), line.is_error_stream ? 1u : 0u,
+                    line.time.time_since_epoch().count()};
   copy_in(end, &entry, sizeof entry);
   copy_in(end + sizeof entry, line.text.data(), line.text.size());
   header().end = end + needed;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The newest lines of one sandbox in memory that outlives its worker: a memory file, mapped by the worker and held open by
-// the spawner or guard, from which the next worker reads what was printed before a kill. Whenever the writer is killed, what
-// stands in it is whole lines.
+// The newest lines of one sandbox in memory that outlives its worker: a memory file, mapped by the worker and held open
+// by the spawner or guard, from which the next worker reads what was printed before a kill. Whenever the writer is
+// killed, what stands in it is whole lines.
 #pragma once
 
 #include <cstddef>

@@ -24,8 +24,8 @@ class LogRing {
   // Turns what stands without a newline into lines: at the end of the streams.
   void finish(WallTime now);
 
-  // From here on the newest lines are in a journal as well. The descriptor is to be held for another worker; not open when
-  // there can be none, which costs only that.
+  // From here on the newest lines are in a journal as well. The descriptor is to be held for another worker; not open
+  // when there can be none, which costs only that.
   io::FileDescriptor share();
   // Takes the lines of another worker's journal as its own, and goes on with it. Before anything is appended.
   void go_on_with(const io::FileDescriptor& journal);

@@ -50,9 +50,12 @@ struct ShellPlugins {
   // Each call adds "PLUGIN COMMAND" to `calls`, its input to PLUGIN.COMMAND and its variables to PLUGIN.environment.
   void answer(const std::string& plugin, const std::string& output, int status = 0) const {
     const std::string path = directory.path + "/bin/" + plugin;
-    write_file(path, fmt::format("#!/bin/sh\ncat > {0}/{1}.$CNI_COMMAND\nenv > {0}/{1}.environment\necho {1} $CNI_COMMAND >> {0}/calls\n"
-                                 "cat <<'EOF'\n{2}\nEOF\nexit {3}\n",
-                                 directory.path, plugin, output, status));
+    write_file(
+        path,
+        fmt::format(
+            "#!/bin/sh\ncat > {0}/{1}.$CNI_COMMAND\nenv > {0}/{1}.environment\necho {1} $CNI_COMMAND >> {0}/calls\n"
+            "cat <<'EOF'\n{2}\nEOF\nexit {3}\n",
+            directory.path, plugin, output, status));
     ::chmod(path.c_str(), 0755);
   }
   void configure(const std::string& text) {
@@ -60,19 +63,23 @@ struct ShellPlugins {
     write_file(options.configuration, text);
   }
   std::string calls() const { return read_file(directory.path + "/calls"); }
-  Json input(const std::string& name) const { return Json::parse(read_file(directory.path + "/" + name), nullptr, false); }
+  Json input(const std::string& name) const {
+    return Json::parse(read_file(directory.path + "/" + name), nullptr, false);
+  }
 
   TemporaryDirectory directory;
   CniOptions options;
 };
 
-const char* const kTwo = R"({"cniVersion":"1.0.0","name":"two","plugins":[{"type":"first","mtu":1400},{"type":"second"}]})";
+const char* const kTwo =
+    R"({"cniVersion":"1.0.0","name":"two","plugins":[{"type":"first","mtu":1400},{"type":"second"}]})";
 
 // A network namespace without a process, as the runtimes have them.
 io::FileDescriptor new_namespace() {
   io::FileDescriptor made;
   std::thread([&] {
-    if (::unshare(CLONE_NEWNET) == 0) made = io::FileDescriptor(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (::unshare(CLONE_NEWNET) == 0)
+      made = io::FileDescriptor(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
   }).join();
   return made;
 }
@@ -89,8 +96,9 @@ std::vector<std::string> files_in(const std::string& directory) {
 // Debian's plugins with addresses and a bridge of this test's own.
 struct RealPlugins {
   explicit RealPlugins(const std::string& kind) : bridge(fmt::format("dgt{}", ::getpid())) {
-    const std::string ipam = fmt::format(R"("ipam":{{"type":"host-local","dataDir":"{}/leases","subnet":"198.51.100.0/24","routes":[{{"dst":"0.0.0.0/0"}}]}})",
-                                         directory.path);
+    const std::string ipam = fmt::format(
+        R"("ipam":{{"type":"host-local","dataDir":"{}/leases","subnet":"198.51.100.0/24","routes":[{{"dst":"0.0.0.0/0"}}]}})",
+        directory.path);
     options.programs = kRealPlugins;
     options.state_directory = directory.path + "/state";
     options.configuration = directory.path + "/conf";
@@ -98,11 +106,14 @@ struct RealPlugins {
     // The first by name is the one that counts.
     write_file(options.configuration + "/99-other.conf", "no JSON");
     if (kind == "bridge")
-      write_file(options.configuration + "/10-net.conflist",
-                 fmt::format(R"({{"cniVersion":"1.0.0","name":"tested","plugins":[{{"type":"bridge","bridge":"{}","isGateway":true,{}}},{{"type":"tuning"}}]}})",
-                             bridge, ipam));
+      write_file(
+          options.configuration + "/10-net.conflist",
+          fmt::format(
+              R"({{"cniVersion":"1.0.0","name":"tested","plugins":[{{"type":"bridge","bridge":"{}","isGateway":true,{}}},{{"type":"tuning"}}]}})",
+              bridge, ipam));
     else
-      write_file(options.configuration + "/10-net.conf", fmt::format(R"({{"cniVersion":"0.4.0","name":"tested","type":"ptp",{}}})", ipam));
+      write_file(options.configuration + "/10-net.conf",
+                 fmt::format(R"({{"cniVersion":"0.4.0","name":"tested","type":"ptp",{}}})", ipam));
   }
   ~RealPlugins() {
     if (::if_nametoindex(bridge.c_str()) != 0) CHECK(::system(("ip link delete " + bridge).c_str()) == 0);
@@ -151,8 +162,9 @@ TEST_CASE("cni: plugins are run in order with the result of the one before, and 
   for (const char* input : {"first.CHECK", "second.CHECK", "first.DEL", "second.DEL"})
     CHECK(plugins.input(input)["prevResult"]["said"] == "second");
   const std::string variables = plugins.calls().empty() ? "" : read_file(plugins.directory.path + "/first.environment");
-  for (const std::string& variable : {"CNI_CONTAINERID=" + attachment, std::string("CNI_NETNS=/some/namespace"), std::string("CNI_IFNAME=eth0"),
-                                      "CNI_PATH=" + plugins.options.programs, std::string("CNI_COMMAND=DEL")})
+  for (const std::string& variable :
+       {"CNI_CONTAINERID=" + attachment, std::string("CNI_NETNS=/some/namespace"), std::string("CNI_IFNAME=eth0"),
+        "CNI_PATH=" + plugins.options.programs, std::string("CNI_COMMAND=DEL")})
     CHECK(variables.find(variable + "\n") != std::string::npos);
 }
 
@@ -181,7 +193,8 @@ TEST_CASE("cni: when a plugin fails its words are told, and what was made before
   REQUIRE(network);
   auto address = (*network)->add("a", "/some/namespace");
   REQUIRE_FALSE(address);
-  CHECK(address.error().message.find("second failed at ADD: try again later: no free port (code 11)") != std::string::npos);
+  CHECK(address.error().message.find("second failed at ADD: try again later: no free port (code 11)") !=
+        std::string::npos);
   CHECK(plugins.calls() == "first ADD\nsecond ADD\nsecond DEL\nfirst DEL\n");
   // The second cannot take back either, so that is tried again in another life of the node.
   CHECK((*network)->attachments() == std::vector<std::string>{"a"});
@@ -203,8 +216,10 @@ TEST_CASE("cni: a configuration that cannot be used is refused with what is wron
   CHECK(refused(R"({"cniVersion":"0.2.0","name":"x","type":"first"})").find("cniVersion") != std::string::npos);
   CHECK(refused(R"({"cniVersion":"1.0.0","type":"first"})").find("no name") != std::string::npos);
   CHECK(refused(R"({"cniVersion":"1.0.0","name":"x","plugins":[]})").find("no plugins") != std::string::npos);
-  CHECK(refused(R"({"cniVersion":"1.0.0","name":"x","plugins":[{"type":"../first"}]})").find("no file name") != std::string::npos);
-  CHECK(refused(R"({"cniVersion":"1.0.0","name":"x","type":"third"})").find("no CNI plugin third") != std::string::npos);
+  CHECK(refused(R"({"cniVersion":"1.0.0","name":"x","plugins":[{"type":"../first"}]})").find("no file name") !=
+        std::string::npos);
+  CHECK(refused(R"({"cniVersion":"1.0.0","name":"x","type":"third"})").find("no CNI plugin third") !=
+        std::string::npos);
   plugins.options.configuration = plugins.directory.path + "/bin";
   auto none = CniNetwork::open(plugins.options, "n1");
   REQUIRE_FALSE(none);
@@ -266,7 +281,8 @@ TEST_CASE("cni: sandboxes serve on addresses that plugins gave them, and leave n
       return answered && *answered;
     };
     REQUIRE(harness.until(answers));
-    CHECK(get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").find("hello from") != std::string::npos);
+    CHECK(get(harness, launched->address.direct, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").find("hello from") !=
+          std::string::npos);
     // Two are ready besides, and the earlier life's is gone.
     CHECK(harness.until([&] {
       const auto attached = files_in(plugins.options.state_directory + "/" + node);

@@ -15,9 +15,10 @@ namespace dirigent::sandbox {
 
 // Networks by CNI plugins instead of the worker's own.
 struct CniOptions {
-  std::string configuration;  // a .conflist, .conf or .json, or a directory of them, of which the first is taken; "" = no CNI
-  std::string programs = "/usr/lib/cni:/opt/cni/bin";         // directories of plugins, with colons between
-  std::string state_directory = "/var/lib/dirigent/cni";      // what is attached, to be taken back after a crash
+  std::string
+      configuration;  // a .conflist, .conf or .json, or a directory of them, of which the first is taken; "" = no CNI
+  std::string programs = "/usr/lib/cni:/opt/cni/bin";     // directories of plugins, with colons between
+  std::string state_directory = "/var/lib/dirigent/cni";  // what is attached, to be taken back after a crash
 };
 
 struct ContainerOptions {

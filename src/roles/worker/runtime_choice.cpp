@@ -31,7 +31,9 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
 Result<std::unique_ptr<sandbox::Runtime>> make_runtime(io::Loop& loop, const RuntimeChoice& choice, const NodeId& node,
                                                        const std::string& host_id) {
   if (!choice.cni.configuration.empty() && choice.kind != "oci" && choice.kind != "containerd")
-    return failure(ErrorCode::invalid_argument, "the runtime {} makes its networks itself: leave out cni_conf, or use oci or containerd", choice.kind);
+    return failure(ErrorCode::invalid_argument,
+                   "the runtime {} makes its networks itself: leave out cni_conf, or use oci or containerd",
+                   choice.kind);
   if (choice.kind == "process") {
     sandbox::ProcessRuntimeOptions options;
     options.node = node;

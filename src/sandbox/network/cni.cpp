@@ -62,7 +62,8 @@ Result<std::string> read_file(const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();
   if (!file) return failure(ErrorCode::not_found, "cannot read {}", path);
-  if (text.str().size() > kConfigurationBytesMax) return failure(ErrorCode::invalid_argument, "{} is longer than {} bytes", path, kConfigurationBytesMax);
+  if (text.str().size() > kConfigurationBytesMax)
+    return failure(ErrorCode::invalid_argument, "{} is longer than {} bytes", path, kConfigurationBytesMax);
   return text.str();
 }
 
@@ -75,7 +76,8 @@ Result<std::string> choose_file(const std::string& path) {
     const auto extension = entry.path().extension();
     if (extension == ".conf" || extension == ".conflist" || extension == ".json") files.push_back(entry.path());
   }
-  if (files.empty()) return failure(ErrorCode::not_found, "there is no CNI configuration (.conflist, .conf, .json) in {}", path);
+  if (files.empty())
+    return failure(ErrorCode::not_found, "there is no CNI configuration (.conflist, .conf, .json) in {}", path);
   return *std::min_element(files.begin(), files.end());
 }
 
@@ -86,15 +88,19 @@ Result<Json> parse_list(const std::string& path, const std::string& text) {
   };
   Json list = Json::parse(text, nullptr, false);
   if (!list.is_object()) return bad("it is no JSON object");
-  if (!list.contains("plugins")) list = {{"cniVersion", text_of(list, "cniVersion")}, {"name", text_of(list, "name")}, {"plugins", Json::array({list})}};
+  if (!list.contains("plugins"))
+    list = {
+        {"cniVersion", text_of(list, "cniVersion")}, {"name", text_of(list, "name")}, {"plugins", Json::array({list})}};
   const std::string version = text_of(list, "cniVersion");
   if (std::find(kVersions.begin(), kVersions.end(), version) == kVersions.end())
-    return bad(fmt::format("its cniVersion is \"{}\", and 0.3.0, 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are understood", version));
+    return bad(
+        fmt::format("its cniVersion is \"{}\", and 0.3.0, 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are understood", version));
   if (text_of(list, "name").empty()) return bad("it has no name");
   if (!list["plugins"].is_array() || list["plugins"].empty()) return bad("it names no plugins");
   for (const auto& plugin : list["plugins"]) {
     const std::string type = plugin.is_object() ? text_of(plugin, "type") : "";
-    if (type.empty() || type.find('/') != std::string::npos) return bad("one of its plugins has no type, or one that is no file name");
+    if (type.empty() || type.find('/') != std::string::npos)
+      return bad("one of its plugins has no type, or one that is no file name");
   }
   return list;
 }
@@ -104,7 +110,8 @@ Result<std::string> find_plugin(const std::string& directories, const std::strin
     const std::string file = std::string(directory) + "/" + type;
     if (!directory.empty() && ::access(file.c_str(), X_OK) == 0) return file;
   }
-  return failure(ErrorCode::not_found, "there is no CNI plugin {} in {} (apt-get install containernetworking-plugins, or set cni_bin)", type,
+  return failure(ErrorCode::not_found,
+                 "there is no CNI plugin {} in {} (apt-get install containernetworking-plugins, or set cni_bin)", type,
                  directories);
 }
 
@@ -120,7 +127,9 @@ std::string content_of(const io::FileDescriptor& file) {
   std::string text;
   char buffer[16 * 1024];
   off_t offset = 0;
-  for (ssize_t size = 0; (size = ::pread(file.get(), buffer, sizeof buffer, offset)) > 0 && text.size() < kConfigurationBytesMax; offset += size)
+  for (ssize_t size = 0;
+       (size = ::pread(file.get(), buffer, sizeof buffer, offset)) > 0 && text.size() < kConfigurationBytesMax;
+       offset += size)
     text.append(buffer, static_cast<std::size_t>(size));
   return text;
 }
@@ -137,18 +146,22 @@ Result<int> wait_for(pid_t pid, Duration timeout, const std::string& program) {
   while (::waitpid(pid, &status, 0) < 0) {
     if (errno != EINTR) return errno_failure(errno, fmt::format("cannot wait for {}", program));
   }
-  if (ready != 1) return failure(ErrorCode::timed_out, "the CNI plugin {} did not end within {} s and was killed", program, timeout / 1s);
+  if (ready != 1)
+    return failure(ErrorCode::timed_out, "the CNI plugin {} did not end within {} s and was killed", program,
+                   timeout / 1s);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 // What a plugin says when it fails: an object with code, msg and details; else whatever it printed.
-Error explain(const std::string& command, const std::string& program, int code, const std::string& output, const std::string& errors) {
+Error explain(const std::string& command, const std::string& program, int code, const std::string& output,
+              const std::string& errors) {
   std::string why;
   const Json said = Json::parse(output, nullptr, false);
   if (said.is_object() && said.contains("msg")) {
     why = text_of(said, "msg");
     if (const std::string details = text_of(said, "details"); !details.empty()) why += ": " + details;
-    if (said.contains("code") && said["code"].is_number_integer()) why += fmt::format(" (code {})", said["code"].get<int>());
+    if (said.contains("code") && said["code"].is_number_integer())
+      why += fmt::format(" (code {})", said["code"].get<int>());
   } else {
     why = std::string(trim(errors.empty() ? output : errors));
     why = fmt::format("it exited with {} and said {}", code, why.empty() ? "nothing" : why.substr(0, 500));
@@ -170,11 +183,13 @@ Result<std::string> address_in(const Json& result, const std::string& network) {
     const auto index = ip.find("interface");
     if (index != ip.end() && index->is_number_unsigned() && interfaces != result.end() && interfaces->is_array()) {
       const auto at = index->get<std::size_t>();
-      if (at >= interfaces->size() || !(*interfaces)[at].is_object() || text_of((*interfaces)[at], "sandbox").empty()) continue;
+      if (at >= interfaces->size() || !(*interfaces)[at].is_object() || text_of((*interfaces)[at], "sandbox").empty())
+        continue;
     }
     return address;
   }
-  return failure(ErrorCode::unavailable, "the CNI network {} gave the sandbox no IPv4 address: is there an ipam section?", network);
+  return failure(ErrorCode::unavailable,
+                 "the CNI network {} gave the sandbox no IPv4 address: is there an ipam section?", network);
 }
 
 }  // namespace
@@ -197,7 +212,12 @@ Result<std::unique_ptr<CniNetwork>> CniNetwork::open(const CniOptions& options, 
   network->directory_ = options.state_directory + "/" + node;
   std::error_code error;
   fs::create_directories(network->directory_, error);
-  if (error) return failure(ErrorCode::unavailable, "cannot make {}: {} (set cni_state)", network->directory_, error.message());
+  if (error)
+    return failure(ErrorCode::unavailable, "cannot make {}: {} (set cni_state)", network->directory_, error.message());
+  // Of a worker that ended while it wrote.
+  for (const auto& entry : fs::directory_iterator(network->directory_, error)) {
+    if (entry.path().extension() == ".new") ::unlink(entry.path().c_str());
+  }
   return network;
 }
 
@@ -205,7 +225,8 @@ std::string CniNetwork::new_attachment() const {
   // Letters, digits, '_', '.' and '-' are what CNI takes, with a letter or digit first.
   std::string name = "dirigent-" + node_;
   std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0 && c != '_' && c != '.' && c != '-'; }, '-');
+      name.begin(), name.end(),
+      [](unsigned char c) { return std::isalnum(c) == 0 && c != '_' && c != '.' && c != '-'; }, '-');
   return fmt::format("{}-{:016x}", name, entropy_seed());
 }
 
@@ -216,9 +237,11 @@ Status CniNetwork::write(const std::string& attachment, const Record& record) co
   const std::string path = file_of(attachment);
   const std::string next = path + ".new";
   std::ofstream file(next, std::ios::binary);
-  file << Json{{"list", record.list}, {"result", record.result}}.dump(-1, ' ', false, Json::error_handler_t::replace) << std::flush;
+  file << Json{{"list", record.list}, {"result", record.result}}.dump(-1, ' ', false, Json::error_handler_t::replace)
+       << std::flush;
   if (!file || ::rename(next.c_str(), path.c_str()) != 0)
-    return failure(ErrorCode::unavailable, "cannot write {}: {} (set cni_state)", path, std::generic_category().message(errno));
+    return failure(ErrorCode::unavailable, "cannot write {}: {} (set cni_state)", path,
+                   std::generic_category().message(errno));
   return {};
 }
 
@@ -228,7 +251,9 @@ Result<CniNetwork::Record> CniNetwork::read(const std::string& attachment) const
   Json both = Json::parse(*text, nullptr, false);
   if (!both.is_object() || !both.contains("list") || !both["list"].is_object() || !both["list"].contains("plugins") ||
       !both["list"]["plugins"].is_array())
-    return failure(ErrorCode::corrupt, "{} does not describe an attachment: take its network back by hand and remove the file", file_of(attachment));
+    return failure(ErrorCode::corrupt,
+                   "{} does not describe an attachment: take its network back by hand and remove the file",
+                   file_of(attachment));
   Record record;
   record.list = both["list"];
   if (both.contains("result")) record.result = both["result"];
@@ -239,14 +264,14 @@ std::vector<std::string> CniNetwork::attachments() const {
   std::vector<std::string> found;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory_, error)) {
-    // ".new": the worker ended while it wrote, before a plugin was run or when all of them had.
     if (entry.path().extension() == ".json") found.push_back(entry.path().stem());
   }
   return found;
 }
 
-Result<std::string> CniNetwork::run(const std::string& command, const std::string& plugin, const std::string& network, const std::string& version,
-                                    const std::string& result, const std::string& attachment, const std::string& path) const {
+Result<std::string> CniNetwork::run(const std::string& command, const std::string& plugin, const std::string& network,
+                                    const std::string& version, const std::string& result,
+                                    const std::string& attachment, const std::string& path) const {
   Json configuration = Json::parse(plugin, nullptr, false);
   configuration["name"] = network;
   configuration["cniVersion"] = version;
@@ -259,8 +284,13 @@ Result<std::string> CniNetwork::run(const std::string& command, const std::strin
   if (!input || !output || !errors) return failure(!input ? input.error() : !output ? output.error() : errors.error());
   Command start;
   start.arguments = {*program};
-  start.environment = {kPathVariable,          "CNI_COMMAND=" + command, "CNI_CONTAINERID=" + attachment, "CNI_NETNS=" + path,
-                       fmt::format("CNI_IFNAME={}", kInterface), "CNI_ARGS=IgnoreUnknown=1", "CNI_PATH=" + programs_};
+  start.environment = {kPathVariable,
+                       "CNI_COMMAND=" + command,
+                       "CNI_CONTAINERID=" + attachment,
+                       "CNI_NETNS=" + path,
+                       fmt::format("CNI_IFNAME={}", kInterface),
+                       "CNI_ARGS=IgnoreUnknown=1",
+                       "CNI_PATH=" + programs_};
   start.input = input->get();
   start.output = output->get();
   start.errors = errors->get();
@@ -286,7 +316,8 @@ Result<std::string> CniNetwork::add(const std::string& attachment, const std::st
     auto said = run("ADD", plugin.dump(), name_, version, result, attachment, path);
     if (!said) return take_back(said.error());
     if (!Json::parse(*said, nullptr, false).is_object())
-      return take_back(Error{ErrorCode::unavailable, fmt::format("the CNI plugin {} answered ADD with no result", text_of(plugin, "type"))});
+      return take_back(Error{ErrorCode::unavailable,
+                             fmt::format("the CNI plugin {} answered ADD with no result", text_of(plugin, "type"))});
     result = std::move(*said);
   }
   record.result = Json::parse(result, nullptr, false);
@@ -304,7 +335,8 @@ Status CniNetwork::check(const std::string& attachment, const std::string& path)
   const std::string version = text_of(record->list, "cniVersion");
   if (!knows_check(version) || is_check_disabled(record->list)) return {};
   for (const auto& plugin : record->list["plugins"]) {
-    auto said = run("CHECK", plugin.dump(), text_of(record->list, "name"), version, record->result.dump(), attachment, path);
+    auto said =
+        run("CHECK", plugin.dump(), text_of(record->list, "name"), version, record->result.dump(), attachment, path);
     if (!said) return failure(said.error());
   }
   return {};

@@ -12,9 +12,10 @@ namespace dirigent::sandbox {
 
 struct NetworkPlace {
   io::FileDescriptor network_namespace;
-  std::uint32_t number = 0;  // within the worker's range: of the sandbox's ids, and of its address unless CNI gives it one
-  std::string address;       // dotted
-  std::string attachment;    // by CNI; "" = a link of the worker's own
+  std::uint32_t number =
+      0;                // within the worker's range: of the sandbox's ids, and of its address unless CNI gives it one
+  std::string address;  // dotted
+  std::string attachment;  // by CNI; "" = a link of the worker's own
 
   // Where another process finds it, as long as this one lives and keeps the descriptor.
   [[nodiscard]] std::string path() const;

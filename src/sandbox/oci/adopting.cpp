@@ -14,7 +14,8 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// The descriptors of a kept container, in this order; then the journal of its log where it has one, and the locks of its image.
+// The descriptors of a kept container, in this order; then the journal of its log where it has one, and the locks of
+// its image.
 constexpr std::size_t kOutput = 0;
 constexpr std::size_t kErrors = 1;
 constexpr std::size_t kPidfd = 2;
@@ -26,8 +27,9 @@ constexpr std::size_t kOwn = 4;
 std::string ContainerRuntime::identity() const {
   // Whoever must not take over has an identity that nobody else has.
   if (options_.adopt_time <= Duration::zero()) return adoption_identity(fmt::format("nobody {}", ::getpid()));
-  return adoption_identity(fmt::format("{} {} {} {} {}", engine_->identity(), options_.run_directory, options_.publish_host,
-                                       options_.cni.configuration, options_.cni.state_directory));
+  return adoption_identity(fmt::format("{} {} {} {} {}", engine_->identity(), options_.run_directory,
+                                       options_.publish_host, options_.cni.configuration,
+                                       options_.cni.state_directory));
 }
 
 void ContainerRuntime::adopt(Handover handover) {

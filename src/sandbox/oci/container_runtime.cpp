@@ -112,7 +112,8 @@ Result<ContainerRuntime::Opened> ContainerRuntime::open_parts(const ContainerOpt
   if (!network) return failure(network.error());
   parts.network = std::move(*network);
   if (parts.cni)
-    parts.weaknesses.push_back(fmt::format("what sandboxes can reach is decided by the CNI network \"{}\", not by this worker", parts.cni->name()));
+    parts.weaknesses.push_back(fmt::format(
+        "what sandboxes can reach is decided by the CNI network \"{}\", not by this worker", parts.cni->name()));
   const bool publish = !options.publish_host.empty();
   const auto tables = Firewall::names(parts.network->range(), publish);
   auto firewall = Firewall::open(tables, parts.network->link_prefix(), published_of(parts.handover, *parts.network));
@@ -424,9 +425,7 @@ io::Task<void> ContainerRuntime::publish(ContainerPtr container, std::uint16_t p
                       options_.publish_port_last);
   const std::uint16_t outer = published_ports_.front();
   published_ports_.pop_front();
-  auto add = [this, outer, port, host = container->place.address] {
-    return firewall_->publish(outer, host, port);
-  };
+  auto add = [this, outer, port, host = container->place.address] { return firewall_->publish(outer, host, port); };
   Status added = co_await helpers_->run(std::move(add));
   if (!added) {
     published_ports_.push_back(outer);

@@ -104,7 +104,7 @@ class ContainerRuntime final : public Runtime {
   NameLock node_lock_;
   Cgroups cgroups_;
   std::unique_ptr<Network> network_;
-  std::unique_ptr<CniNetwork> cni_;         // null: the network makes the links
+  std::unique_ptr<CniNetwork> cni_;  // null: the network makes the links
   std::unique_ptr<Firewall> firewall_;
   std::unique_ptr<NetworkPool> networks_;
   Spawner guard_;                           // removes what is left when the worker is killed

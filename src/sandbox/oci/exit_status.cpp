@@ -60,7 +60,8 @@ std::optional<ExitStatus> exit_status_of(int pidfd, std::uint32_t pid) {
     info.mask = kInfoExit;
     const bool is_known = ::ioctl(pidfd, kGetInfo, &info) == 0;
     if (is_known && (info.mask & kInfoExit) != 0) return exit_status_from(info.exit_code);
-    // ESRCH: it was waited for, and the kernel does not keep how it ended. Else it has not been waited for, or is not asked so.
+    // ESRCH: it was waited for, and the kernel does not keep how it ended. Else it has not been waited for, or is not
+    // asked so.
     const bool is_gone = !is_known && errno == ESRCH;
     const auto status = is_gone ? std::nullopt : status_of_zombie(pid);
     // While it can be signalled nobody has waited for it, and the number that was read is still its own.

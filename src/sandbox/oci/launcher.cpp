@@ -55,7 +55,8 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) int become_progra
   for (int signal = 1; signal < 32; ++signal) ::sigaction(signal, &plain, nullptr);
   sigset_t none;
   ::sigemptyset(&none);
-  if (::dup2(command.input < 0 ? child->null : command.input, 0) < 0 || ::dup2(command.output < 0 ? child->null : command.output, 1) < 0 ||
+  if (::dup2(command.input < 0 ? child->null : command.input, 0) < 0 ||
+      ::dup2(command.output < 0 ? child->null : command.output, 1) < 0 ||
       ::dup2(command.errors < 0 ? child->null : command.errors, 2) < 0)
     fail("arrange its descriptors");
   ::syscall(SYS_close_range, 3u, ~0u, static_cast<unsigned>(CLOSE_RANGE_CLOEXEC));

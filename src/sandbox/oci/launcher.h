@@ -17,7 +17,7 @@ namespace dirigent::sandbox {
 struct Command {
   std::vector<std::string> arguments;    // the first is the program's path
   std::vector<std::string> environment;
-  int input = -1;                        // descriptors for 0, 1 and 2; -1 = /dev/null
+  int input = -1;  // descriptors for 0, 1 and 2; -1 = /dev/null
   int output = -1;
   int errors = -1;
   std::vector<int> cgroups;              // "tasks" or "cgroup.procs" files, opened for writing; the child joins each

@@ -18,7 +18,8 @@ constexpr Duration kPauseAfterFailure = 500ms;
 
 }  // namespace
 
-NetworkPool::NetworkPool(io::Loop& loop, Network& network, CniNetwork* cni, std::uint32_t ready, const std::vector<std::uint32_t>& taken)
+NetworkPool::NetworkPool(io::Loop& loop, Network& network, CniNetwork* cni, std::uint32_t ready,
+                         const std::vector<std::uint32_t>& taken)
     : loop_(loop),
       network_(network),
       cni_(cni),
@@ -105,7 +106,8 @@ void NetworkPool::give_back(NetworkPlace place) {
   // Its number is used by nobody until its address is free again.
   removers_->submit([this, shared = std::make_shared<NetworkPlace>(std::move(place))] {
     if (Status removed = cni_->remove(shared->attachment, shared->path()); !removed)
-      log_warn("sandbox", "the network of a sandbox stays allocated until the worker starts again: {}", removed.error().message);
+      log_warn("sandbox", "the network of a sandbox stays allocated until the worker starts again: {}",
+               removed.error().message);
     loop_.post([this, is_alive = std::weak_ptr<bool>(alive_), number = shared->number] {
       if (is_alive.expired()) return;
       numbers_.push_back(number);
@@ -136,7 +138,8 @@ void NetworkPool::take_back_all_but(std::vector<std::string> kept) {
 void NetworkPool::take_back(const std::vector<std::string>& attachments) {
   for (const auto& attachment : attachments) {
     if (Status removed = cni_->remove(attachment, ""); !removed)
-      log_warn("sandbox", "cannot take back the network {} of an earlier life: {}", attachment, removed.error().message);
+      log_warn("sandbox", "cannot take back the network {} of an earlier life: {}", attachment,
+               removed.error().message);
   }
 }
 

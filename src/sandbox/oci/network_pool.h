@@ -15,9 +15,10 @@ namespace dirigent::sandbox {
 
 class NetworkPool {
  public:
-  // `ready`: how many are kept. `taken`: numbers in use already. `cni`: who connects them, or null: the network does. Network
-  // and CNI must outlive the pool.
-  NetworkPool(io::Loop& loop, Network& network, CniNetwork* cni, std::uint32_t ready, const std::vector<std::uint32_t>& taken);
+  // `ready`: how many are kept. `taken`: numbers in use already. `cni`: who connects them, or null: the network does.
+  // Network and CNI must outlive the pool.
+  NetworkPool(io::Loop& loop, Network& network, CniNetwork* cni, std::uint32_t ready,
+              const std::vector<std::uint32_t>& taken);
 
   // One that is ready, or a new one. exhausted: all addresses are in use.
   io::Task<NetworkPlace> take(Instant deadline);

@@ -18,7 +18,8 @@ namespace dirigent::sandbox {
 
 class OciEngine final : public Engine {
  public:
-  OciEngine(io::Loop& loop, OciRuntimeOptions options) : loop_(loop), options_(std::move(options)), group_(loop, "oci") {}
+  OciEngine(io::Loop& loop, OciRuntimeOptions options)
+      : loop_(loop), options_(std::move(options)), group_(loop, "oci") {}
 
   [[nodiscard]] std::string_view name() const override { return "oci"; }
   [[nodiscard]] std::string identity() const override { return "oci " + options_.program; }
@@ -48,7 +49,7 @@ class OciEngine final : public Engine {
   std::unique_ptr<RootSpace> space_;
   std::mutex mutex_;
   Instant reaped_at_{};
-  bool has_started_ = false;  // since helpers were last looked for
+  bool has_started_ = false;         // since helpers were last looked for
   std::set<std::string> strangers_;  // names of containers that an earlier life has started: no children of this process
   std::unique_ptr<Helpers> starters_;
   io::TaskGroup group_;

@@ -12,8 +12,8 @@ namespace dirigent::sandbox {
 
 namespace {
 
-// The descriptors of a kept cell, in this order; then the namespace and the journal of its log where it has them, and the locks of
-// its image.
+// The descriptors of a kept cell, in this order; then the namespace and the journal of its log where it has them, and
+// the locks of its image.
 constexpr std::size_t kOutput = 0;
 constexpr std::size_t kErrors = 1;
 constexpr std::size_t kControl = 2;
@@ -24,7 +24,8 @@ constexpr std::size_t kNamespace = 3;
 void ProcessRuntime::adopt(Handover handover) {
   spawner_ = std::move(handover.spawner);
   for (auto& kept : handover.kept) {
-    const std::size_t needed = kept.record.locks + 3u + (kept.record.has_network ? 1u : 0u) + (kept.record.has_journal ? 1u : 0u);
+    const std::size_t needed =
+        kept.record.locks + 3u + (kept.record.has_network ? 1u : 0u) + (kept.record.has_journal ? 1u : 0u);
     if (kept.fds.size() != needed || kept.record.has_network != (network_ != nullptr)) {
       log_warn("sandbox", "sandbox {} of an earlier life cannot be taken over: it is ended", to_string(kept.record.sandbox.order.id));
       static_cast<void>(spawner_.send(wire::Writer(wire::Kind::kill).u32(kept.key)));

@@ -174,7 +174,8 @@ std::vector<Firewall::Published> published_of(const std::optional<Handover>& han
   for (const auto& one : handover->kept) {
     if (one.record.published_port == 0) continue;
     const std::string host = one.record.attachment.empty() ? to_dotted(network.address_of(one.record.number))
-                                                           : one.record.sandbox.address.direct.substr(0, one.record.sandbox.address.direct.rfind(':'));
+                                                           : one.record.sandbox.address.direct.substr(
+                                                                 0, one.record.sandbox.address.direct.rfind(':'));
     published.push_back({one.record.published_port, host, one.record.sandbox.order.spec.port});
   }
   return published;
