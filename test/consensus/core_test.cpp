@@ -11,8 +11,8 @@ using namespace dirigent::consensus::test;
 namespace {
 
 // Three members with a leader that is ready.
-struct Group : Simulation {
-  explicit Group(int members = 3, std::uint64_t seed = 7) : Simulation(options(members, seed)) {
+struct Group : SimulatedGroup {
+  explicit Group(int members = 3, std::uint64_t seed = 7) : SimulatedGroup(options(members, seed)) {
     REQUIRE(run_until([&] { return leader() != 0; }, 2s));
     run_for(100ms);
     REQUIRE(leader() != 0);
@@ -190,7 +190,7 @@ TEST_CASE("group: a member that was away for long is brought up with a snapshot"
   SimulationOptions options;
   options.seed = 3;
   options.compact_every = 20;
-  Simulation group(options);
+  SimulatedGroup group(options);
   REQUIRE(group.run_until([&] { return group.leader() != 0; }, 2s));
   const std::uint32_t away = group.leader() == 1 ? 2 : 1;
   group.crash(away, true);
