@@ -31,6 +31,7 @@ const std::vector<Flag>& sim_flags() {
       {"nodes", 0, "N", "workers [93]"},
       {"cores-per-node", 0, "CPUS", "CPUs of each [10]"},
       {"memory-per-node", 0, "BYTES", "memory of each [64GiB]"},
+      {"control-members", 0, "N", "control planes with one log [1]"},
       {"data-planes", 0, "N", "data planes [1]"},
       {"shards", 0, "N", "of each data plane [1]"},
       {"autoscaler", 0, "NAME", "of the cluster [knative]", false, policy::autoscaler_names()},
@@ -65,6 +66,7 @@ Result<sim::SimOptions> read_options(const Arguments& flags) {
   FlagReader reader(flags);
   reader.whole("seed", options.seed, 0, INT64_MAX);
   reader.whole("nodes", options.nodes, 1, 100'000);
+  reader.whole("control-members", options.control_members, 1, 7);
   reader.whole("data-planes", options.data_planes, 1, 1000);
   reader.whole("shards", options.shards, 1, 256);
   reader.read("cores-per-node", options.node_capacity.cpu, parse_cpu);

@@ -203,6 +203,7 @@ void Core::count_votes(Instant now) {
 void Core::handle_vote(const Message& message, Instant now) {
   const bool is_real = message.kind == MessageKind::vote;
   Message reply = this->message(is_real ? MessageKind::vote_reply : MessageKind::pre_vote_reply, message.from);
+  if (role_ == Role::leader) tell_removed(message.from, now);
   if (hears_leader(now) && !message.is_handover) {
     reply.refused = true;
     // A candidate of an old term has to learn the new one; everybody else must leave the leader alone.

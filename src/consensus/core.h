@@ -147,6 +147,7 @@ class Core {
   [[nodiscard]] std::size_t majority() const { return voters() / 2 + 1; }
   void follow_members(Instant now);
   void forget_removed(Instant now);
+  void tell_removed(MemberId stranger, Instant now);
   Status may_change_members() const;
   void promote_caught_up(Instant now);
 

@@ -282,6 +282,11 @@ void Core::handle_append_reply(const Message& message, Instant now) {
   if (role_ != Role::leader) return;  // a committed removal of ourselves
   const auto still = progress_.find(message.from);
   if (still == progress_.end()) return;
+  if (find_member(message.from) == nullptr && still->second.match >= log_.members_index() && log_.members_index() <= commit_) {
+    send_append(message.from, still->second, true, now);  // says that its removal is committed
+    progress_.erase(still);
+    return;
+  }
   if (successor_ == message.from && still->second.match == log_.last()) send(this->message(MessageKind::stand, successor_));
   send_append(message.from, still->second, false, now);
   if (is_news) promote_caught_up(now);

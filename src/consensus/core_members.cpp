@@ -69,6 +69,16 @@ void Core::forget_removed(Instant now) {
   }
 }
 
+// Who was down while it was removed does not know it, and asks for votes for ever. It is sent the log until it has the
+// entry that removed it, and then that this is committed (handle_append_reply): it is quiet from then on.
+void Core::tell_removed(MemberId stranger, Instant now) {
+  if (find_member(stranger) != nullptr || !may_change_members()) return;
+  Progress progress;
+  progress.next = log_.last() + 1;
+  const auto [known, is_new] = progress_.emplace(stranger, std::move(progress));
+  if (is_new) send_append(stranger, known->second, true, now);
+}
+
 Status Core::may_change_members() const {
   if (role_ != Role::leader) return failure(ErrorCode::unavailable, "cannot change the members: member {} does not lead", options_.self);
   if (is_handing_over()) return failure(ErrorCode::unavailable, "cannot change the members: leadership is being handed over (try again)");

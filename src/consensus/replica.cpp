@@ -161,6 +161,7 @@ class Engine {
         pending_.answers.emplace_back(ours->second, entry.index);
         waiting_.erase(ours);
       }
+      if (entry.kind == EntryKind::members) note_removal();
       if (entry.kind == EntryKind::command) pending_.apply.push_back(std::move(entry));
     }
     if (effects.changed) {
@@ -171,6 +172,13 @@ class Engine {
     ask_for_snapshot();
     show();
     timer_.arm(core_.next_wakeup());
+  }
+
+  void note_removal() {
+    const auto& members = core_.log().members();
+    const bool is_member = std::any_of(members.begin(), members.end(), [&](const Member& member) { return member.id == options_.self; });
+    if (is_member || std::exchange(was_told_removal_, true)) return;
+    log_warn("consensus", "member {} has been removed from the group: it asks for no votes and waits (stop it; an id is never used again)", options_.self);
   }
 
   // Whoever does not lead cannot know what becomes of the proposals.
@@ -309,6 +317,7 @@ class Engine {
   bool must_show_ = false;
   bool view_due_ = false;
   bool was_leader_ = false;
+  bool was_told_removal_ = false;
   bool stopped_ = false;
 };
 

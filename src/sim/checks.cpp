@@ -17,9 +17,10 @@ bool Cluster::is_healed(Instant arrived) const {
 }
 
 void Cluster::check_step() {
-  if (!conductor_) return;
-  conductor_->check_invariants();
-  for (const auto& [id, node] : conductor_->fleet().nodes()) {
+  const core::Conductor* conductor = this->conductor();
+  if (conductor == nullptr) return;
+  conductor->check_invariants();
+  for (const auto& [id, node] : conductor->fleet().nodes()) {
     if (!node.reserved.fits_in(node.info.capacity)) {
       violate(fmt::format("node {}: {} mcpu and {} bytes reserved of {} and {}", id, node.reserved.cpu.value, node.reserved.memory.value,
                           node.info.capacity.cpu.value, node.info.capacity.memory.value));
@@ -32,15 +33,16 @@ void Cluster::check_step() {
 // may have been given to others, and both use it until the requests that found it so are over.
 void Cluster::check_sandbox(SimSandbox& sandbox, SandboxId id) {
   if (sandbox.limit == 0 || sandbox.requests.size() <= sandbox.limit || sandbox.is_exceeding) return;
-  if (!conductor_ || conductor_->recovering(now_)) return;
-  const auto& fleet = conductor_->fleet().sandboxes();
+  const core::Conductor* conductor = this->conductor();
+  if (conductor == nullptr || conductor->recovering(now_)) return;
+  const auto& fleet = conductor->fleet().sandboxes();
   const auto known = fleet.find(id);
   bool is_counted = known == fleet.end() || !known->second.is_overcommitted;
   for (const std::uint32_t request : sandbox.requests) {
     const DataPlaneId plane = plane_id(requests_[request].plane);
-    const auto& joined = conductor_->data_planes();
+    const auto& joined = conductor->data_planes();
     const bool is_joined = std::any_of(joined.begin(), joined.end(), [&](const auto& one) { return one.second.hello.id == plane; });
-    is_counted &= is_joined || conductor_->is_missed(plane);
+    is_counted &= is_joined || conductor->is_missed(plane);
   }
   if (!is_counted) {
     sandbox.is_exceeding = true;
@@ -67,13 +69,14 @@ void Cluster::check_routes(std::uint32_t plane, std::uint32_t shard, const core:
 // What the conductor believes of a sandbox and its function.
 std::string Cluster::describe(const FunctionName& name, SandboxId id) const {
   std::string text = "the conductor does not know it";
-  const auto& fleet = conductor_->fleet().sandboxes();
+  const core::Conductor* conductor = this->conductor();
+  const auto& fleet = conductor->fleet().sandboxes();
   if (const auto known = fleet.find(id); known != fleet.end()) {
     text = fmt::format("the conductor has it as {} of revision {}{}", to_string(known->second.state), known->second.revision,
                        known->second.is_verification ? ", a test instance" : "");
   }
-  const core::FunctionControl* control = conductor_->control(name);
-  const Function* function = conductor_->catalog().find(name);
+  const core::FunctionControl* control = conductor->control(name);
+  const Function* function = conductor->catalog().find(name);
   if (control == nullptr || function == nullptr) return text + ", and not the function either";
   const auto revision = [](const std::optional<RevisionNumber>& number) { return number ? number->value : 0; };
   text += fmt::format("; wanted {}, serving {}, candidate {}, verifying {}, {} waiting, {} in flight, {}, {}", control->wanted,
@@ -88,17 +91,18 @@ std::string Cluster::describe(const FunctionName& name, SandboxId id) const {
 
 void Cluster::check_quiet() {
   const ScalingSettings& scaling = options_.spec.scaling;
-  if (!conductor_ || scaling.min_scale > 0 || scaling.warm > 0 || !scaling.scale_to_zero) return;
+  const core::Conductor* conductor = this->conductor();
+  if (conductor == nullptr || scaling.min_scale > 0 || scaling.warm > 0 || !scaling.scale_to_zero) return;
   if (!sandboxes_.empty()) {
     const auto& [id, sandbox] = *sandboxes_.begin();
     const FunctionName& name = workload_.functions[sandbox.function].name;
     violate(fmt::format("{} sandboxes run though nobody asks for them any more, {} of {} on node {} among them; {}", sandboxes_.size(),
                         to_string(id), name, sandbox.worker, describe(name, id)));
   }
-  if (!conductor_->fleet().sandboxes().empty()) {
-    const auto& [id, sandbox] = *conductor_->fleet().sandboxes().begin();
+  if (!conductor->fleet().sandboxes().empty()) {
+    const auto& [id, sandbox] = *conductor->fleet().sandboxes().begin();
     violate(fmt::format("the conductor keeps {} sandboxes that are not there, {} of {} ({}) among them",
-                        conductor_->fleet().sandboxes().size(), to_string(id), sandbox.function, to_string(sandbox.state)));
+                        conductor->fleet().sandboxes().size(), to_string(id), sandbox.function, to_string(sandbox.state)));
   }
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
     if (workers_[i].is_alive && workers_[i].keeper->size() > 0) violate(fmt::format("the keeper of node {} keeps sandboxes that ended", i));

@@ -25,8 +25,13 @@ Cluster::Cluster(const SimOptions& options, const Workload& workload)
   workers_.resize(options.nodes);
   planes_.resize(options.data_planes);
   for (std::uint32_t i = 0; i < workload.functions.size(); ++i) function_numbers_.emplace(workload.functions[i].name, i);
-  start_control();
-  deploy_all();
+  if (options.control_members > 1) {
+    form_group();
+  } else {
+    controls_.resize(1);
+    start_control();
+    deploy_all();
+  }
   for (std::uint32_t i = 0; i < options.nodes; ++i) start_worker(i);
   for (std::uint32_t i = 0; i < options.data_planes; ++i) start_plane(i);
   plan_fault();
@@ -43,7 +48,8 @@ Outcome Cluster::run() {
     const bool has_arrival = next_arrival_ < workload_.arrivals.size();
     const Instant arrival_at = has_arrival ? begin_ + workload_.arrivals[next_arrival_].at : Instant::max();
     const Instant event_at = events_.empty() ? Instant::max() : events_.next_at();
-    const Instant next = std::min(arrival_at, event_at);
+    const Instant group_at = has_group() ? group_->next_at() : Instant::max();
+    const Instant next = std::min({arrival_at, event_at, group_at});
     if (!has_arrival && unanswered_ == 0 && next > end + settling) break;
     if (!has_arrival && next > end + settling + kStragglerTime) {
       now_ = next;
@@ -51,10 +57,14 @@ Outcome Cluster::run() {
       break;
     }
     now_ = next;
+    if (has_group() && group_at > next) group_->advance(next);
     if (++handled_ % kProgressEvery == 0 && options_.progress) {
       options_.progress(to_seconds(now_ - begin_) / to_seconds(workload_.length + settling));
     }
-    if (arrival_at <= event_at) {
+    if (has_group() && group_at <= std::min(arrival_at, event_at)) {
+      group_->step(next);
+      if (!group_->violation().empty()) violate(group_->violation());
+    } else if (arrival_at <= event_at) {
       arrive(workload_.arrivals[next_arrival_++]);
     } else {
       handle(events_.take());
@@ -81,9 +91,13 @@ void Cluster::handle(const Event& event) {
     case EventKind::server_lost: return server_lost(event.a);
     case EventKind::connect: return connect(event.a, event.life);
     case EventKind::heartbeat: return heartbeat(event.a, event.life);
-    case EventKind::control_timer: return event.life == control_life_ ? tick_control(event.at) : void();
-    case EventKind::control_start: return start_control();
-    case EventKind::durable: return event.life == control_life_ ? make_durable() : void();
+    case EventKind::control_timer: return event.life == controls_[event.a].life ? tick_control(event.a, event.at) : void();
+    case EventKind::control_start:
+      if (!has_group()) return start_control();
+      controls_[event.a].is_alive = true;
+      return group_->restart(event.a + 1);
+    case EventKind::durable: return event.life == controls_[0].life ? make_durable() : void();
+    case EventKind::group_heal: return group_->heal();
     case EventKind::plane_start: return start_plane(event.a);
     case EventKind::worker_start: return start_worker(event.a);
     case EventKind::plane_timer:

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
 //
-// The simulated cluster: one control plane, data planes and workers as processes that can die, links between them, and
+// The simulated cluster: one control plane or a group of them, data planes and workers as processes that can die, links between them, and
 // sandboxes with requests in them. Each process drives the production cores exactly as its role does.
 //
 //   cluster.cpp      the loop, arrivals, and what becomes of requests     network.cpp   links and connections
 //   control.cpp      the conductor's process                              faults.cpp    what goes wrong, and when
-//   data_planes.cpp  switchboards and dispatchers                         checks.cpp    what has to hold
-//   workers.cpp      keepers and their sandboxes
+//   group.cpp        several of them, with one log                        checks.cpp    what has to hold
+//   data_planes.cpp  switchboards and dispatchers                         workers.cpp   keepers and their sandboxes
 #pragma once
 
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <variant>
 
+#include "consensus/simulated_group.h"
 #include "dirigent/core/conductor.h"
 #include "dirigent/core/dispatcher.h"
 #include "dirigent/core/keeper.h"
@@ -39,6 +41,7 @@ class Cluster {
   using DownMessage = std::variant<Joined, WorkerOrder, DataPlaneOrder>;
   struct Connection {
     std::uint32_t link = 0;
+    std::uint32_t control = 0;    // its other end
     bool client_open = true;
     bool server_open = false;
     bool is_cut = false;          // passes nothing any more, though the ends may not know it yet
@@ -56,6 +59,15 @@ class Cluster {
     Instant blocked_until{};
     Instant slow_until{};
     Duration slowness{};
+  };
+  // --- control planes: one, or one per member of the group (member m is the one at m - 1)
+  struct Control {
+    bool is_alive = true;
+    std::uint32_t life = 0;                     // of the conductor
+    std::unique_ptr<core::Conductor> conductor;  // none while the process is down, and while it does not lead
+    std::optional<Instant> armed;
+    std::deque<core::CatalogCommand> writing;   // without a group
+    std::map<std::uint64_t, core::CatalogCommand> proposed;  // by this conductor, not acknowledged yet
   };
   // --- data planes
   struct ShardApply { std::uint32_t shard; std::shared_ptr<const core::RouteTableChange> change; };
@@ -88,6 +100,7 @@ class Cluster {
     std::uint32_t life = 0;
     std::unique_ptr<core::Keeper> keeper;
     std::optional<Instant> armed;
+    Term term;                          // the highest one of an order
     Instant slow_until{};
   };
   struct SimSandbox {
@@ -150,13 +163,29 @@ class Cluster {
 
   // control.cpp
   void start_control();
-  void stop_control();
+  void stop_control(std::uint32_t control);  // also of a member that has lost the leadership: its process goes on
+  void make_conductor(std::uint32_t control, Term term, std::vector<Function> functions);
   void deploy_all();
   void hear(std::uint32_t connection, UpMessage message);
   void lose(std::uint32_t connection);
-  void tick_control(Instant armed);
+  void tick_control(std::uint32_t control, Instant armed);
   void make_durable();
-  void perform(core::ConductorEffects& effects);
+  void perform(std::uint32_t control, core::ConductorEffects& effects);
+
+  // group.cpp
+  [[nodiscard]] bool has_group() const { return group_ != nullptr; }
+  void form_group();
+  void settle_leadership(std::uint32_t control);
+  void lead(std::uint32_t control, Term term);
+  void acknowledged(std::uint32_t control, std::uint64_t proposal);
+  void propose(std::uint32_t control, core::CatalogCommand command);
+  [[nodiscard]] std::map<FunctionName, Function> functions_of_log(std::uint32_t control) const;
+  std::optional<std::uint32_t> choose_control();
+  [[nodiscard]] std::optional<std::uint32_t> acting() const;  // the control plane whose orders count: the highest term
+  [[nodiscard]] core::Conductor* conductor() const { return acting() ? controls_[*acting()].conductor.get() : nullptr; }
+  [[nodiscard]] Instant paused_until(std::uint32_t control) const;
+  void group_fault();
+  void crash_control(std::uint32_t control, bool connections_close);
 
   // data_planes.cpp
   void start_plane(std::uint32_t plane);
@@ -213,12 +242,12 @@ class Cluster {
   std::unordered_map<SessionId, std::uint32_t> sessions_;  // to connections
   std::uint64_t next_session_ = 0;
 
-  std::unique_ptr<core::Conductor> conductor_;  // none while the process is down
-  std::optional<Instant> control_armed_;
-  std::uint32_t control_life_ = 0;
+  std::vector<Control> controls_;
   Term term_{};
   std::map<FunctionName, Function> durable_;
-  std::deque<core::CatalogCommand> writing_;
+  std::unique_ptr<consensus::SimulatedGroup> group_;      // none: one control plane with a log of its own
+  std::map<std::uint64_t, core::CatalogCommand> commands_;  // all that was ever proposed
+  std::set<std::uint64_t> acknowledged_;                    // what a client has been told of
 
   std::vector<Plane> planes_;
   std::vector<Worker> workers_;

@@ -58,9 +58,12 @@ void Cluster::stop_plane(std::uint32_t number) {
 void Cluster::apply(std::uint32_t number, RouteUpdate update) {
   Plane& plane = planes_[number];
   if (options_.spoil_routes) options_.spoil_routes(update);
-  plane.term = std::max(plane.term, update.term);
   core::SwitchboardEffects effects;
   plane.switchboard->apply(update, now_, effects);
+  if (update.term < plane.term && !effects.published.empty()) {
+    violate(fmt::format("data plane {} takes routes of term {} after some of term {}", number, update.term, plane.term));
+  }
+  plane.term = std::max(plane.term, update.term);
   perform(number, effects);
 }
 

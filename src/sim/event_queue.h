@@ -13,7 +13,8 @@ namespace dirigent::sim {
 
 enum class EventKind : std::uint32_t {
   message_up, message_down, client_lost, server_lost, connect, heartbeat,        // a: connection or link
-  control_timer, control_start, durable,
+  control_timer, control_start, durable,                                         // a: control plane
+  group_heal,
   plane_timer, plane_mail, plane_start,                                          // a: plane, b: shard or mailbox
   worker_timer, worker_start, launched, launch_failed, probed, removed, crashed, // a: worker, b: sandbox
   finished, refused, broken,                                                     // b: request

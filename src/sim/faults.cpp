@@ -126,8 +126,10 @@ void Cluster::inject_fault() {
       const std::uint32_t its = sandboxes_.at(*id).worker;
       add(Duration::zero(), EventKind::crashed, its, id->value, workers_[its].life);
     }
-  } else if (name == "control" && conductor_) {
-    stop_control();
+  } else if (name == "control" && has_group()) {
+    group_fault();
+  } else if (name == "control" && controls_[0].conductor) {
+    stop_control(0);
     add(20ms + up_to(rng_, 3s), EventKind::control_start);
   } else if (name == "data" && planes_[plane].is_alive) {
     stop_plane(plane);
@@ -140,39 +142,43 @@ void Cluster::inject_fault() {
 
 // A user deploys a new revision, or scales by hand and later gives the function back to its autoscaler.
 void Cluster::change_function() {
-  if (!conductor_) return;
+  const auto control = acting();
+  if (!control) return;
+  core::Conductor* conductor = controls_[*control].conductor.get();
   const FunctionName& name = workload_.functions[rng_.below(workload_.functions.size())].name;
-  const Function* function = conductor_->catalog().find(name);
-  if (function == nullptr || conductor_->catalog().is_claimed(name)) return;
+  const Function* function = conductor->catalog().find(name);
+  if (function == nullptr || conductor->catalog().is_claimed(name)) return;
   Result<core::CatalogCommand> command = failure(ErrorCode::internal, "no plan");
   if (function->manual_scale) {
-    command = conductor_->catalog().plan_scale(name, std::nullopt);
+    command = conductor->catalog().plan_scale(name, std::nullopt);
   } else if (const auto dice = rng_.below(4); dice == 0) {
-    command = conductor_->catalog().plan_scale(name, static_cast<std::uint32_t>(rng_.below(4)));
+    command = conductor->catalog().plan_scale(name, static_cast<std::uint32_t>(rng_.below(4)));
   } else {
     RevisionSpec spec = function->revisions.back().spec;
     spec.environment["REVISION"] = fmt::format("{}", function->revisions.back().number.value + 1);
-    if (auto plan = conductor_->catalog().plan_deploy(name, spec, false, dice != 1, {})) command = std::move(plan->command);
+    if (auto plan = conductor->catalog().plan_deploy(name, spec, false, dice != 1, {})) command = std::move(plan->command);
   }
-  if (!command || !conductor_->mutable_catalog().begin(name)) return;
+  if (!command || !conductor->mutable_catalog().begin(name)) return;
   core::ConductorEffects effects;
   effects.proposals.push_back(std::move(*command));
-  perform(effects);
+  perform(*control, effects);
 }
 
 // After the last fault every function is given back to its autoscaler.
 void Cluster::calm_down() {
-  bool is_done = conductor_ != nullptr;
+  const auto control = acting();
+  bool is_done = control.has_value();
   core::ConductorEffects effects;
-  if (conductor_) {
-    for (const auto& [name, function] : conductor_->catalog().functions()) {
-      if (!function.manual_scale && !conductor_->catalog().is_claimed(name)) continue;
+  if (control) {
+    core::Conductor* conductor = controls_[*control].conductor.get();
+    for (const auto& [name, function] : conductor->catalog().functions()) {
+      if (!function.manual_scale && !conductor->catalog().is_claimed(name)) continue;
       is_done = false;
-      auto command = conductor_->catalog().plan_scale(name, std::nullopt);
-      if (!function.manual_scale || !command || !conductor_->mutable_catalog().begin(name)) continue;
+      auto command = conductor->catalog().plan_scale(name, std::nullopt);
+      if (!function.manual_scale || !command || !conductor->mutable_catalog().begin(name)) continue;
       effects.proposals.push_back(std::move(*command));
     }
-    perform(effects);
+    perform(*control, effects);
   }
   if (!is_done) add(100ms, EventKind::calm);
 }

@@ -66,7 +66,8 @@ FuzzCase fuzz_case(std::uint64_t seed) {
       "poisson:rps=2,duration_ms=3000,functions=2,spread=exponential"});
   made.workload = *workload::make_load(load, 100s, seed);
   options.starts_max = one_of<std::uint32_t>(rng, {0, 0, 1, 2, 8});
-  made.description = fmt::format("{} nodes ({} starts), {} data planes of {} shards, limit {}, {}, {}, {}, {}", options.nodes,
+  options.control_members = one_of<std::uint32_t>(rng, {1, 1, 3});
+  made.description = fmt::format("{} control planes, {} nodes ({} starts), {} data planes of {} shards, limit {}, {}, {}, {}, {}", options.control_members, options.nodes,
                                  options.starts_max, options.data_planes,
                                  options.shards, options.spec.concurrency_limit, to_string(options.autoscaler),
                                  to_string(options.placement), to_string(options.balancer), load);

@@ -33,13 +33,15 @@ void Cluster::connect_later(std::uint32_t number) {
 void Cluster::connect(std::uint32_t number, std::uint32_t life) {
   Link& link = links_[number];
   if (!link.is_alive || link.life != life || link.connection != kNone) return;
-  if (!conductor_ || now_ < link.blocked_until) {
+  const std::optional<std::uint32_t> control = choose_control();
+  if (!control || now_ < link.blocked_until) {
     connect_later(number);
     return;
   }
   link.connection = static_cast<std::uint32_t>(connections_.size());
   connections_.emplace_back();
   connections_.back().link = number;
+  connections_.back().control = *control;
   if (is_worker(number)) {
     send_up(number, hello_of(number));
   } else {
@@ -77,10 +79,14 @@ void Cluster::deliver_up(std::uint32_t number) {
     events_.add(links_[connection.link].blocked_until, EventKind::message_up, number);
     return;
   }
+  if (const Instant later = paused_until(connection.control); later > now_) {
+    events_.add(later, EventKind::message_up, number);
+    return;
+  }
   UpMessage message = std::move(connection.up.front());
   connection.up.pop_front();
   const bool is_hello = message.index() <= 1;
-  if (!conductor_ || (!is_hello && !connection.server_open)) {
+  if (!controls_[connection.control].conductor || (!is_hello && !connection.server_open)) {
     if (is_hello) add(delay_of(links_[connection.link]), EventKind::client_lost, number);
     return;
   }

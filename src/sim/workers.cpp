@@ -20,6 +20,7 @@ void Cluster::start_worker(std::uint32_t number) {
   ++worker.life;
   worker.keeper = std::make_unique<core::Keeper>(core::KeeperOptions{});
   worker.armed.reset();
+  worker.term = Term{};
   link.life = worker.life;
   link.is_alive = true;
   link.tries = 0;
@@ -54,7 +55,13 @@ WorkerHello Cluster::hello_of(std::uint32_t number) {
 
 void Cluster::order(std::uint32_t number, const WorkerOrder& order_message) {
   core::KeeperEffects effects;
-  workers_[number].keeper->ordered(order_message, now_, effects);
+  Worker& worker = workers_[number];
+  worker.keeper->ordered(order_message, now_, effects);
+  const Term term = std::visit([](const auto& any) { return any.term; }, order_message);
+  if (term < worker.term && (!effects.launches.empty() || !effects.removals.empty())) {
+    violate(fmt::format("worker {} obeys an order of term {} after one of term {}", number, term, worker.term));
+  }
+  worker.term = std::max(worker.term, term);
   perform(number, effects);
 }
 
@@ -135,6 +142,7 @@ void Cluster::perform(std::uint32_t number, core::KeeperEffects& effects) {
     const bool fails = options_.faults.start > 0 && now_ < faults_until_ && rng_.unit() < options_.faults.start;
     add(time, fails ? EventKind::launch_failed : EventKind::launched, number, launch.order.id.value, worker.life);
     if (fails) continue;
+    if (sandboxes_.contains(launch.order.id)) violate(fmt::format("sandbox {} is started a second time", to_string(launch.order.id)));
     // It exists from here on; that it is not ready yet nobody but its keeper knows.
     SimSandbox& sandbox = sandboxes_[launch.order.id];
     sandbox.worker = number;

@@ -11,8 +11,8 @@ using namespace dirigent::consensus::test;
 namespace {
 
 // Three members with a leader that is ready.
-struct Group : Simulation {
-  explicit Group(int members = 3, std::uint64_t seed = 7) : Simulation(options(members, seed)) {
+struct Group : SimulatedGroup {
+  explicit Group(int members = 3, std::uint64_t seed = 7) : SimulatedGroup(options(members, seed)) {
     REQUIRE(run_until([&] { return leader() != 0; }, 2s));
     run_for(100ms);
     REQUIRE(leader() != 0);
@@ -190,7 +190,7 @@ TEST_CASE("group: a member that was away for long is brought up with a snapshot"
   SimulationOptions options;
   options.seed = 3;
   options.compact_every = 20;
-  Simulation group(options);
+  SimulatedGroup group(options);
   REQUIRE(group.run_until([&] { return group.leader() != 0; }, 2s));
   const std::uint32_t away = group.leader() == 1 ? 2 : 1;
   group.crash(away, true);
@@ -225,6 +225,29 @@ TEST_CASE("group: a new member votes once it has caught up, and one that is remo
   group.crash(leader, true);
   REQUIRE(group.run_until([&] { return group.leader() != 0 && group.leader() != leader; }, 2s));
   CHECK(group.leader() != removed);
+  CHECK(group.commits_one());
+}
+
+TEST_CASE("group: a member that was down while it was removed is told when it asks for votes, and is quiet", "[consensus]") {
+  Group group;
+  const auto leader = group.leader();
+  const auto removed = group.follower();
+  group.crash(removed, true);
+  for (int i = 0; i < 30; ++i) REQUIRE(group.commits_one());
+  REQUIRE(group.core(leader)->remove_member(MemberId{removed}, group.now()));
+  group.step_now(leader);
+  group.run_for(200ms);
+  REQUIRE(group.core(leader)->log().members().size() == 2);
+  const Term term = group.core(leader)->term();
+  group.restart(removed);
+  const auto knows = [&] { return group.core(removed)->log().members().size() == 2 && group.core(removed)->log().members_index() <= group.core(removed)->commit(); };
+  REQUIRE(group.run_until(knows, 3s));
+  // For many election timeouts it asks nobody.
+  CHECK_FALSE(group.run_until([&] { return group.core(removed)->view(group.now()).role != Role::follower; }, 5s));
+  CHECK(group.violation().empty());
+  CHECK(group.leader() == leader);
+  CHECK(group.core(leader)->term() == term);
+  CHECK(group.core(leader)->view(group.now()).progress.size() == 1);
   CHECK(group.commits_one());
 }
 

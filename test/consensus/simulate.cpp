@@ -30,7 +30,7 @@ int main(int count, char** words) {
       return 2;
     }
   }
-  Statistics total;
+  consensus::Statistics total;
   int failed = 0;
   for (std::uint64_t seed = from; seed <= to && failed < 5; ++seed) {
     const std::string wrong = torture(options_of(seed), duration, &total);

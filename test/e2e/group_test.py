@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 
-from harness import check, check_equal, eventually, run_tests
+from harness import Skip, check, check_equal, eventually, needs_root, run_tests
 
 # A busy machine must not cause elections that no test asked for.
 PATIENCE = ("--election-timeout", "500ms")
@@ -35,12 +36,12 @@ class Group:
         self.roles = {}
         self.ports = {}
 
-    def start(self, member, *arguments, peers=None, env=None):
+    def start(self, member, *arguments, peers=None, **options):
         listed = peers or [m for m in self.peers if m <= self.size]
         rpc, admin = self.ports.get(member, ("127.0.0.1:0", "127.0.0.1:0"))
         role = self.cluster.start("control", "--rpc-listen", rpc, "--form-listen", "127.0.0.1:0", "--admin-listen", admin, "--peer-id", str(member),
                                   "--peers", ",".join(f"{m}={self.peers[m]}" for m in listed), "--state-dir", str(self.cluster.directory / f"member-{member}"),
-                                  *self.patience, *arguments, env=env)
+                                  *self.patience, *arguments, **options)
         self.roles[member] = role
         self.ports[member] = (role.addresses["rpc"], role.addresses["admin"])
         self.cluster.admin = role.addresses["admin"]
@@ -78,10 +79,10 @@ class Group:
         status, headers, text = self.cluster.request(path, method=method, body=None if body is None else json.dumps(body), address=self.admin(member), timeout=timeout)
         return status, json.loads(text) if text.startswith((b"{", b"[")) else text
 
-    def register(self, member, name):
+    def register(self, member, name, spec=None):
         """True when it is acknowledged."""
         try:
-            status, _ = self.call(member, "PUT", f"/v1/functions/{name}?verify=0", {"image": "builtin:hello"})
+            status, _ = self.call(member, "PUT", f"/v1/functions/{name}?verify=0", spec or {"image": "builtin:hello"})
         except (OSError, http.client.HTTPException):
             return False
         return status in (200, 201)
@@ -232,6 +233,59 @@ def test_paused_leader(cluster):
     check(group.register(leader, "afterwards"), "the old one passes it on")
     for member in group.roles:
         eventually(lambda: group.names(member) == {"before", "meanwhile", "afterwards"}, f"member {member} has one history")
+
+
+def test_full_disk(cluster):
+    """the leader's disk is full: it does not lead, the others register, and it catches up when there is room"""
+    needs_root()
+    group = Group(cluster)
+    for member in (1, 2, 3):
+        disk = cluster.directory / f"member-{member}"
+        disk.mkdir()
+        if member == 1 and subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True).returncode != 0:
+            raise Skip("a small tmpfs cannot be mounted here")
+        # In a mount namespace of its own, which ends with the process.
+        group.start(member, inside=("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=96m tmpfs "{disk}" && exec "$@"', "sh"))
+    full = group.leader()
+    acknowledged = {f"before-{i}" for i in range(5) if group.register(full, f"before-{i}")}
+    check_equal(len(acknowledged), 5, "acknowledged")
+    filler = str(cluster.directory / f"member-{full}" / "filler")
+    inside = ("nsenter", "-t", str(group.roles[full].pid), "-m")
+    subprocess.run([*inside, "dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True)
+    # Large ones: the log has taken some megabytes in advance.
+    spec = {"image": "builtin:hello", "environment": {"FILLS": "x" * 200_000}}
+    for i in range(40):
+        name = f"meanwhile-{i}"
+        # Whoever asks again gets it: the first one may find out that the leader cannot write.
+        eventually(lambda: group.register(1 + i % 3, name, spec), f"{name} is registered")
+        acknowledged.add(name)
+    eventually(lambda: "cannot write and does not lead meanwhile" in group.roles[full].output(), "it says so")
+    check(not group.leads(full), "a member that cannot write does not lead")
+    check_equal(group.names(group.leader()), acknowledged)
+    subprocess.run([*inside, "rm", filler], check=True)
+    eventually(lambda: "can write again" in group.roles[full].output(), "it says so")
+
+    def has_caught_up():
+        members = group.call(group.leader(), "GET", "/v1/control")[1]["members"]
+        return all(one.get("lag") == 0 for one in members)
+    eventually(has_caught_up, "it has the whole log")
+    for role in group.roles.values():
+        check(role.process.poll() is None, "all live")
+
+
+def test_removed_while_down(cluster):
+    """a member that was removed while it was down learns it, says so and asks for no votes"""
+    group = Group(cluster)
+    group.start_all()
+    group.roles[1].kill()  # it reaches the others by itself: members connect to those with larger ids
+    leader = group.leader()
+    eventually(lambda: group.call(leader, "DELETE", "/v1/control/members/1")[0] == 200, "it is removed")
+    group.start(1)
+    eventually(lambda: "has been removed from the group" in group.roles[1].output(), "it is told")
+    term = group.call(leader, "GET", "/v1/control")[1]["term"]
+    check(group.register(leader, "after"), "registered")
+    check_equal(group.call(group.leader(), "GET", "/v1/control")[1]["term"], term, "the term")
+    check_equal(group.roles[1].stop(), 0, "it ends in order")
 
 
 def test_growing(cluster):

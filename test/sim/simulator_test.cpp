@@ -199,6 +199,51 @@ TEST_CASE("sim: a request that is never answered well after the faults is caught
   CHECK(simulate(options, *workload).violation.find("was refused (queue-timeout)") != std::string::npos);
 }
 
+namespace {
+
+// A group whose members die, are cut off and paused while functions are changed.
+FuzzCase group_case(std::uint64_t seed) {
+  FuzzCase made;
+  made.options = small_cluster();
+  made.options.seed = seed;
+  made.options.control_members = 3;
+  made.options.data_planes = 2;
+  made.options.check_every_step = true;
+  made.options.faults.control = 40;
+  made.options.faults.change = 200;
+  made.options.faults_for = 30s;
+  made.workload = *make_load("poisson:rps=20,duration_ms=100,functions=4", 70s, seed);
+  return made;
+}
+
+}  // namespace
+
+TEST_CASE("sim: a group of control planes comes to one leader and loses nothing, and the same seed gives the same bytes") {
+  const auto made = group_case(3);
+  const auto report = [&](const SimOptions& options) {
+    const Outcome outcome = simulate(options, made.workload);
+    CHECK(outcome.violation == "");
+    CHECK(outcome.succeeded > 1000);
+    CHECK(outcome.faults.at("control") > 5);
+    return to_json({{"run", outcome}}, options, made.workload);
+  };
+  const std::string first = report(made.options);
+  CHECK(first == report(made.options));
+  SimOptions alone = made.options;
+  alone.control_members = 1;
+  CHECK(first != report(alone));
+}
+
+TEST_CASE("sim: a group that acknowledges a change before it is committed is caught by the checker") {
+  std::string found;
+  for (std::uint64_t seed = 1; seed <= 20 && found.empty(); ++seed) {
+    auto made = group_case(seed);
+    made.options.acknowledge_too_early = true;
+    found = simulate(made.options, made.workload).violation;
+  }
+  CHECK(found.find("that was acknowledged") != std::string::npos);
+}
+
 TEST_CASE("settings and faults: unknown names are refused with a suggestion") {
   RevisionSpec spec;
   REQUIRE(apply_setting(spec, "stable_window=30s"));

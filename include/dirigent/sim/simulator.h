@@ -36,7 +36,8 @@ struct Faults {
   double cut = 0;        // a connection breaks; both ends notice it in their own time
   double slow = 0;       // a link or the launches of a worker are slow for up to 10 s
   double sandbox = 0;    // a sandbox ends by itself
-  double control = 0;    // the control plane is gone, and back with the same catalog within 3 s
+  double control = 0;    // the control plane is gone, and back with the same catalog within 3 s; in a group also pauses, cuts,
+                         // lost connections, disks that hang, and all at once
   double data = 0;       // a data plane is gone with its requests, and back within 3 s
   double change = 0;     // a function gets a new revision, or another scale
   double start = 0;
@@ -53,6 +54,7 @@ struct SimOptions {
   std::uint32_t nodes = 93;
   Resources node_capacity{Millicpu{10'000}, 64_GiB};
   std::uint32_t starts_max = 0;  // of a node at a time; 0 = no limit
+  std::uint32_t control_members = 1;  // more than one: a group with one log
   std::uint32_t data_planes = 1;
   std::uint32_t shards = 1;  // of each data plane
   policy::AutoscalerKind autoscaler = policy::AutoscalerKind::knative;
@@ -68,8 +70,9 @@ struct SimOptions {
   bool check_every_step = false;  // the expensive checkers after every step, and the clean-up at the end
 
   std::function<void(double fraction)> progress;    // now and then
-  // For tests of the checkers: may spoil what a data plane is told.
+  // For tests of the checkers: may spoil what a data plane is told; a change is acknowledged before it is committed.
   std::function<void(RouteUpdate& update)> spoil_routes;
+  bool acknowledge_too_early = false;
 };
 
 struct Outcome {
