@@ -27,7 +27,7 @@ from group_test import Group, free_ports  # noqa: E402
 from harness import BINARY, Failure, Skip, check, check_equal, eventually, run_tests, unique_name  # noqa: E402
 
 KEPT = [f"kept-{i}" for i in range(3)]  # functions with one sandbox each, from the beginning to the end
-FUNCTION = {"image": "builtin:hello", "profile": "dirigent", "scale_max": 1, "scale_window_ms": 6000, "drain_timeout_ms": 1000, "concurrency_limit": 0}
+FUNCTION = {"image": "builtin:hello", "cpu_milli": 20, "profile": "dirigent", "scale_max": 1, "scale_window_ms": 6000, "drain_timeout_ms": 1000, "concurrency_limit": 0}
 NOT_REACHED_AFTER = 4.0  # seconds: then the process is killed where it is
 
 # Points that only a leader comes to, and those that take an election.
