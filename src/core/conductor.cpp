@@ -216,19 +216,24 @@ void Conductor::worker_said(SessionId session, const WorkerMessage& message, Ins
     fleet_.set_images(*node, *images);
   } else {
     fleet_.set_leaving(*node);
-    // Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
-    for (const SandboxId id : std::set<SandboxId>(node->sandboxes)) {
-      Sandbox* sandbox = fleet_.find(id);
-      if (sandbox->state == SandboxState::ready) {
-        drain(*sandbox, work);
-      } else if (is_pending(sandbox->state)) {
-        stop(*sandbox, work);
-      }
-    }
-    std::set<FunctionName> touched = work.routes;
-    for (const auto& name : touched) reconcile(name, work);
+    // A data plane that has not come back yet may send requests there.
+    if (!recovering(work.now)) empty(*node, work);
   }
   flush_routes(work);
+}
+
+// Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
+void Conductor::empty(Node& node, Work& work) {
+  for (const SandboxId id : std::set<SandboxId>(node.sandboxes)) {
+    Sandbox* sandbox = fleet_.find(id);
+    if (sandbox->state == SandboxState::ready) {
+      drain(*sandbox, work);
+    } else if (is_pending(sandbox->state)) {
+      stop(*sandbox, work);
+    }
+  }
+  const std::set<FunctionName> touched = work.routes;
+  for (const auto& name : touched) reconcile(name, work);
 }
 
 void Conductor::worker_lost(SessionId session, Instant now, ConductorEffects& effects) {
@@ -415,6 +420,9 @@ void Conductor::tick(Instant now, ConductorEffects& effects) {
       FunctionControl& control = control_of(name);
       if (function.serving) look(function, control, control.waiting() > 0, work);
       reconcile(name, work);
+    }
+    for (const auto& [id, node] : fleet_.nodes()) {
+      if (node.leaving) empty(*fleet_.find_node(id), work);
     }
   }
   while (!lost_nodes_.empty() && lost_nodes_.begin()->first <= now) {

@@ -30,6 +30,7 @@ namespace {
 // How busy the node is. That it lives is told by the connection itself, every second.
 constexpr Duration kUsageInterval = 10s;
 constexpr Duration kUsageIntervalMax = 60s;  // while it hardly changes
+constexpr Duration kLeaderPatience = 3s;      // of a worker that stops, for a control plane that hears of it
 
 // Memory in use on the machine, and the load average as CPUs in use.
 Resources measure_usage() {
@@ -73,6 +74,7 @@ class WorkerRoleImpl final : public WorkerRole, public rpc::WorkerHandler {
   void joined(Term term) override {
     is_joined_ = true;
     log_info("worker", "node {} joined the cluster, term {}", options_.node.id, term);
+    if (stopping_) client_->send(WorkerLeaving{});
     say_usage(true);
     told_images_.reset();
     tasks_.spawn(tell_images());
@@ -297,12 +299,14 @@ rpc::LogAnswer WorkerRoleImpl::logs(rpc::LogQuery query) {
 // is left after the drain time, or without a control plane, is ended here.
 io::Action WorkerRoleImpl::stop(Duration drain) {
   stopping_ = true;
-  if (is_joined_) {
-    client_->send(WorkerLeaving{});
-    const Instant deadline = io::Loop::now() + drain;
-    while (is_joined_ && keeper_.size() > 0 && io::Loop::now() < deadline) {
-      [[maybe_unused]] Status slept = co_await io::sleep_for(loop_, 5ms);
-    }
+  if (is_joined_) client_->send(WorkerLeaving{});
+  // Data planes send requests here until a control plane tells them not to. While another one takes over the lead, nobody does.
+  const Instant drained_by = io::Loop::now() + drain;
+  Instant heard = io::Loop::now();
+  while (keeper_.size() > 0 && io::Loop::now() < drained_by) {
+    if (is_joined_) heard = io::Loop::now();
+    if (io::Loop::now() - heard >= kLeaderPatience) break;
+    [[maybe_unused]] Status slept = co_await io::sleep_for(loop_, 5ms);
   }
   core::KeeperEffects effects;
   keeper_.stop_all(io::Loop::now(), effects);
