@@ -10,11 +10,14 @@ using namespace dirigent::core;
 
 TEST_CASE("dispatcher: a slot that is granted while the removal of its function arrives is given back, and the request refused") {
   const Instant now(1s);
-  FunctionShared function(FunctionName{"f"}, 1);
+  // On the heap: AddressSanitizer's stack frames do not align them as they want to be.
+  const auto shared = std::make_unique<FunctionShared>(FunctionName{"f"}, 1);
+  FunctionShared& function = *shared;
   RoutedSandbox sandbox;
   sandbox.id = SandboxId{7};
   sandbox.slots = 1;
-  SandboxSlots slots(sandbox, now);
+  const auto kept = std::make_unique<SandboxSlots>(sandbox, now);
+  SandboxSlots& slots = *kept;
   Dispatcher origin({.shard = 0, .shards = 2});
   Dispatcher home({.shard = 1, .shards = 2});
   DispatcherEffects at_origin;
