@@ -217,13 +217,13 @@ void Conductor::worker_said(SessionId session, const WorkerMessage& message, Ins
   } else {
     fleet_.set_leaving(*node);
     // A data plane that has not come back yet may send requests there.
-    if (!recovering(work.now)) empty(*node, work);
+    if (!recovering(work.now)) evacuate(*node, work);
   }
   flush_routes(work);
 }
 
 // Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
-void Conductor::empty(Node& node, Work& work) {
+void Conductor::evacuate(Node& node, Work& work) {
   for (const SandboxId id : std::set<SandboxId>(node.sandboxes)) {
     Sandbox* sandbox = fleet_.find(id);
     if (sandbox->state == SandboxState::ready) {
@@ -422,7 +422,7 @@ void Conductor::tick(Instant now, ConductorEffects& effects) {
       reconcile(name, work);
     }
     for (const auto& [id, node] : fleet_.nodes()) {
-      if (node.leaving) empty(*fleet_.find_node(id), work);
+      if (node.leaving) evacuate(*fleet_.find_node(id), work);
     }
   }
   while (!lost_nodes_.empty() && lost_nodes_.begin()->first <= now) {

@@ -111,12 +111,14 @@ void Conductor::reconcile(const FunctionName& name, Work& work) {
   std::vector<Sandbox*> old_spares;
   std::size_t ready = 0;
   bool has_verification = false;
+  const bool some_nodes_are_kept_free = !catalog_.node_uses().empty();
   Sandbox* proven = nullptr;  // the candidate's, and ready
   for (const SandboxId id : fleet_.of(name)) {
     Sandbox* sandbox = fleet_.find(id);
     if (!is_pending(sandbox->state) && sandbox->state != SandboxState::ready) continue;
     // What a drained node has is treated like an older revision: it serves until others can.
-    const bool is_current = serving != nullptr && sandbox->revision == serving->number && fleet_.find_node(sandbox->node)->use != NodeUse::drained;
+    const bool must_leave = some_nodes_are_kept_free && catalog_.use_of(sandbox->node) == NodeUse::drained;
+    const bool is_current = serving != nullptr && sandbox->revision == serving->number && !must_leave;
     if (sandbox->is_spare) {
       (is_current ? spares : old_spares).push_back(sandbox);
     } else if (is_current) {

@@ -24,34 +24,20 @@
 #include <mutex>
 #include <set>
 
+#include "calls.h"
 #include "catch.h"
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
+#include "setting.h"
 #include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::store;
+using dirigent::store::test::id_of;
+using dirigent::store::test::small;
+using dirigent::test::setting;
 
 namespace {
-
-std::int64_t setting(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : parse_integer(text).value_or(otherwise);
-}
-
-CallId id_of(std::uint32_t number, StoreId store = 7) {
-  std::array<std::uint8_t, 10> random{};
-  for (std::size_t i = 0; i < 4; ++i) random[i] = static_cast<std::uint8_t>(number >> 8 * i);
-  return make_call_id(store, random);
-}
-
-CallStoreOptions small(const std::string& directory) {
-  CallStoreOptions options;
-  options.directory = directory;
-  options.bytes_max = 16_MiB;
-  options.segment_bytes = 256_KiB;
-  return options;
-}
 
 std::unique_ptr<CallStore> open(CallStoreOptions options) {
   auto opened = open_call_store(std::move(options));

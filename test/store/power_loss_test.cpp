@@ -25,14 +25,18 @@
 #include <optional>
 #include <set>
 
+#include "calls.h"
 #include "catch.h"
 #include "dirigent/base/random.h"
 #include "dirigent/base/text.h"
 #include "dirigent/store/call_store.h"
+#include "setting.h"
 #include "temporary_directory.h"
 
 using namespace dirigent;
 using namespace dirigent::store;
+using dirigent::store::test::id_of;
+using dirigent::test::setting;
 
 namespace {
 
@@ -183,6 +187,13 @@ Function real(const char* name) {
   return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
 }
 
+int sync(int (*call)(int), int fd) {
+  disk().will_sync(fd);
+  const int done = call(fd);
+  if (done == 0) disk().synced(fd);
+  return done;
+}
+
 }  // namespace
 
 // The program's own functions go before those of the C library.
@@ -195,17 +206,11 @@ ssize_t pwrite(int fd, const void* bytes, size_t size, off_t offset) {
 }
 int fdatasync(int fd) {
   static const auto call = real<int (*)(int)>("fdatasync");
-  disk().will_sync(fd);
-  const int done = call(fd);
-  if (done == 0) disk().synced(fd);
-  return done;
+  return sync(call, fd);
 }
 int fsync(int fd) {
   static const auto call = real<int (*)(int)>("fsync");
-  disk().will_sync(fd);
-  const int done = call(fd);
-  if (done == 0) disk().synced(fd);
-  return done;
+  return sync(call, fd);
 }
 int rename(const char* from, const char* to) noexcept {
   static const auto call = real<int (*)(const char*, const char*)>("rename");
@@ -224,24 +229,7 @@ int unlink(const char* path) noexcept {
 
 namespace {
 
-std::int64_t setting(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : parse_integer(text).value_or(otherwise);
-}
-
-CallId id_of(std::uint32_t number, StoreId store) {
-  std::array<std::uint8_t, 10> random{};
-  for (std::size_t i = 0; i < 4; ++i) random[i] = static_cast<std::uint8_t>(number >> 8 * i);
-  return make_call_id(store, random);
-}
-
-CallStoreOptions small(const std::string& directory) {
-  CallStoreOptions options;
-  options.directory = directory;
-  options.bytes_max = 8_MiB;
-  options.segment_bytes = 64_KiB;
-  return options;
-}
+CallStoreOptions small(const std::string& directory) { return store::test::small(directory, 64_KiB); }
 
 enum class Phase { none, queued, done, erased };
 

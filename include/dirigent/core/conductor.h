@@ -217,7 +217,7 @@ class Conductor {
   void set_deadline(Sandbox& sandbox, Instant deadline);
   [[nodiscard]] Duration drain_timeout_of(const Sandbox& sandbox) const;
   void settle_verification(const FunctionName& name, RevisionNumber revision, bool is_ready, const SandboxEnd* end, Work& work);
-  void empty(Node& node, Work& work);
+  void evacuate(Node& node, Work& work);
   void node_gone(const NodeId& id, Work& work);
 
   // routes (conductor_routes.cpp)

@@ -68,8 +68,6 @@ listen dirigent_registration
 
 std::string slot_name(std::size_t i) { return fmt::format("plane{}", i + 1); }
 
-std::string words_of(const std::string& address, std::string_view what) { return fmt::format("{} {}", address, what); }
-
 }  // namespace
 
 std::string front_configuration(const FrontOptions& options, const std::vector<FrontSlot>& slots) {
@@ -149,7 +147,7 @@ FrontChanges FrontKeeper::update(const std::vector<FrontSlot>& slots, const std:
     if (!is_double) missing_since_.erase(address);
     changes.commands.push_back(server(i) + " state maint");
     changes.slots[i] = {};
-    changes.words.push_back(words_of(address, "is gone"));
+    changes.words.push_back(address + " is gone");
   }
   std::erase_if(missing_since_, [&](const auto& missing) { return placed.count(missing.first) == 0; });
   for (const std::string& address : planes) {
@@ -165,7 +163,7 @@ FrontChanges FrontKeeper::update(const std::vector<FrontSlot>& slots, const std:
     // all of this is one line.
     changes.commands.push_back(fmt::format("{0} addr {1} port {2}; {0} state ready; {0} health down", server(slot), parsed->host, parsed->port));
     *free = {address, false};
-    changes.words.push_back(words_of(address, "serves"));
+    changes.words.push_back(address + " serves");
   }
   return changes;
 }

@@ -27,6 +27,7 @@
 #include "dirigent/base/text.h"
 #include "fake_control.h"
 #include "harness.h"
+#include "setting.h"
 
 using namespace dirigent;
 using namespace dirigent::test;
@@ -35,11 +36,6 @@ namespace {
 
 constexpr int kInflight = 16;
 constexpr int kClients = 4;
-
-std::int64_t setting(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : parse_integer(text).value_or(otherwise);
-}
 
 // `dirigent data`, which ends with this process because its standard input does.
 class Process {
