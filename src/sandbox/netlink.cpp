@@ -169,6 +169,20 @@ Request make_veth_into(const std::string& name, const std::string& mac, const st
   return veth(name, mac, peer, peer_mac, IFLA_NET_NS_FD, static_cast<std::uint32_t>(peer_namespace), 0);
 }
 
+Request set_no_link_local(int index) {
+  Request request(RTM_SETLINK, 0);
+  ifinfomsg fixed{};
+  fixed.ifi_index = index;
+  request.fixed(&fixed, sizeof fixed);
+  const auto families = request.open(IFLA_AF_SPEC);
+  const auto inet6 = request.open(AF_INET6);
+  const std::uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
+  request.attribute(IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof mode);
+  request.close(inet6);
+  request.close(families);
+  return request;
+}
+
 Request set_up(int index) {
   Request request(RTM_NEWLINK, 0);
   ifinfomsg fixed{};

@@ -53,6 +53,8 @@ Request make_veth(const std::string& name, const std::string& mac, const std::st
 Request make_veth_into(const std::string& name, const std::string& mac, const std::string& peer,
                        const std::string& peer_mac, int peer_namespace);
 Request set_up(int index);
+// IPv6 makes no address of its own for the link. Refused by a kernel without IPv6.
+Request set_no_link_local(int index);
 Request delete_link(int index);
 // Addresses and gateways are in network order.
 Request add_address(int index, std::uint32_t address, int prefix);

@@ -101,31 +101,63 @@ TEST_CASE("lodging: a function that was ended for want of memory is not held aga
   }
 }
 
-TEST_CASE("lodging: limits are the next function's own, larger or smaller") {
+TEST_CASE("lodging: limits are the next function's own, larger or smaller, one or all of them") {
   NEEDS_ROOT();
   Harness harness;
   OpenRuntime open(harness, make(harness, "lodging", 1));
-  for (const Bytes memory : {64_MiB, 256_MiB, 32_MiB}) {
-    auto order = order_for("builtin:hello");
-    order.spec.resources.memory = memory;
-    REQUIRE(open.launch(order));
-    std::vector<std::int64_t> limits;
-    for (const char* file : {"/memory.limit_in_bytes", "/memory.max"}) {
-      for (const auto& top : {std::string("/sys/fs/cgroup/memory/dirigent/"), std::string("/sys/fs/cgroup/dirigent/")}) {
+  struct Want {
+    Bytes memory;
+    std::uint32_t pids;
+  };
+  // How many of the node's cells have this value.
+  const auto count = [](const char* controller, std::initializer_list<const char*> files, std::int64_t wanted) {
+    std::pair<std::size_t, std::size_t> found{};  // of all
+    for (const char* file : files) {
+      for (const auto& top : {fmt::format("/sys/fs/cgroup/{}/dirigent/", controller), std::string("/sys/fs/cgroup/dirigent/")}) {
         std::error_code error;
         for (const auto& entry : std::filesystem::directory_iterator(top + node_name(), error)) {
           std::ifstream value(entry.path().string() + file);
-          if (std::int64_t limit = 0; value >> limit) limits.push_back(limit);
+          if (std::int64_t limit = 0; value >> limit) {
+            ++found.second;
+            if (limit == wanted) ++found.first;
+          }
         }
       }
     }
-    if (limits.empty()) {
-      WARN("skipped: there is no memory controller here");
+    return found;
+  };
+  for (const Want want : {Want{64_MiB, 300}, Want{256_MiB, 300}, Want{32_MiB, 200}, Want{32_MiB, 400}}) {
+    auto order = order_for("builtin:hello");
+    order.spec.resources.memory = want.memory;
+    order.spec.pids_max = want.pids;
+    REQUIRE(open.launch(order));
+    const auto memory = count("memory", {"/memory.limit_in_bytes", "/memory.max"}, want.memory.value);
+    const auto pids = count("pids", {"/pids.max"}, want.pids + 1);
+    if (memory.second == 0 || pids.second == 0) {
+      WARN("skipped: there is no memory or pids controller here");
       return;
     }
-    CHECK(std::count(limits.begin(), limits.end(), memory.value) >= 1);
+    CHECK(memory.first >= 1);
+    CHECK(pids.first >= 1);
     REQUIRE(harness.run(open.runtime->remove(order.id, Duration::zero())));
   }
+}
+
+TEST_CASE("lodging: after a burst as many cells are kept ready as it took") {
+  NEEDS_ROOT();
+  Harness harness;
+  auto options = process_options("lodging");
+  options.parked = 1;
+  options.parked_max = 3;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, options));
+  constexpr std::size_t kBurst = 12;
+  std::vector<StartSandbox> orders;
+  for (std::size_t i = 0; i < kBurst; ++i) orders.push_back(order_for("builtin:hello"));
+  for (const auto& order : orders) REQUIRE(open.launch(order));
+  for (const auto& order : orders) REQUIRE(harness.run(open.runtime->remove(order.id, Duration::zero())));
+  const Instant patience = io::Loop::now() + 20s;
+  while (processes().size() < options.parked_max && io::Loop::now() < patience) REQUIRE(harness.run(io::sleep_for(harness.loop, 20ms)));
+  CHECK(processes().size() == options.parked_max);
 }
 
 TEST_CASE("lodging: one in which a socket is open is busy, and clean once it is closed") {
@@ -138,7 +170,7 @@ TEST_CASE("lodging: one in which a socket is open is busy, and clean once it is 
     REQUIRE(lodgings.open(cgroups, network->get()));
     Lodging lodging;
     lodging.cgroup = "cell-1";
-    REQUIRE(lodgings.build(lodging));
+    REQUIRE(lodgings.build(lodging, CgroupLimits{64_MiB, Millicpu{100}, {}, 100}));
     lodging.is_whole = true;
     int socket = -1;
     std::thread([&] {

@@ -86,7 +86,9 @@ Failure arrange_descriptors(const ParkingPlace& place) {
 void prepare_network_settings() {
   // Ports below 1024 are ordinary ones in a network namespace of one's own.
   static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
-  static_cast<void>(write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
+  // For the link, which is not there yet. The switch for `all` would be for loopback as well, but whoever writes it
+  // spins while anybody on the machine changes a network.
+  static_cast<void>(write_file("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"));
   // No socket stays for a minute after its end (TIME_WAIT): the next function that lives here finds every port free. What
   // the minute is for, late packets of a connection, cannot happen on a link of one hop.
   static_cast<void>(write_file("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0"));

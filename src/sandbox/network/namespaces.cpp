@@ -85,7 +85,7 @@ Result<NetworkPlace> make_network_place(Network& network, std::uint32_t serial, 
   NetworkPlace place;
   place.number = number;
   place.address = to_dotted(network.address_of(number));
-  auto made = make_namespace(home, [] { write_knob("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"); });
+  auto made = make_namespace(home, [] { write_knob("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"); });
   if (!made) return failure(made.error());
   place.network_namespace = std::move(*made);
   auto attached = network.attach_namespace(serial, place.network_namespace.get(), number);

@@ -127,12 +127,9 @@ Result<wire::Network> Network::attach_namespace(std::uint32_t serial, int networ
 Result<wire::Network> Network::route(const std::string& name, std::uint32_t number) {
   const auto index = static_cast<int>(::if_nametoindex(name.c_str()));
   if (index == 0) return errno_failure(errno, fmt::format("cannot find the link {}", name));
-  // No link-local address and its chatter on the host's side.
-  const int fd = ::open(fmt::format("/proc/sys/net/ipv6/conf/{}/disable_ipv6", name).c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd >= 0) {
-    [[maybe_unused]] const auto ignored = ::write(fd, "1", 1);
-    ::close(fd);
-  }
+  // No link-local address and its chatter on the host's side. Not by /proc: whoever writes there spins while anybody else
+  // changes a network. A kernel without IPv6 refuses, and has none.
+  static_cast<void>(socket_.run(netlink::set_no_link_local(index)));
   std::vector<netlink::Request> requests;
   requests.push_back(netlink::add_host_route(index, address_of(number), gateway()));
   requests.push_back(netlink::add_neighbour(index, address_of(number), mac_of(1, range_, number)));

@@ -205,7 +205,7 @@ Result<RunningContainer> OciEngine::run(ContainerOrder& order, const std::string
     command.cgroups = *fds;
     CgroupLimits limits = order.spec.limits;
     limits.pids = std::max(limits.pids, kProcessesMin);
-    if (Status limited = cgroups_->set_limits(order.name, limits); !limited)
+    if (Status limited = cgroups_->set_limits(order.name, limits, std::nullopt); !limited)
       return failure(limited.error().within("cannot limit the sandbox"));
   }
   const std::string pid_file = directory + "/pid";

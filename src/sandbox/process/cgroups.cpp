@@ -192,38 +192,49 @@ Result<std::vector<int>> Cgroups::make(const std::string& cell) const {
   return fds;
 }
 
-Status Cgroups::set_limits(const std::string& cell, const CgroupLimits& limits) const {
+Status Cgroups::set_limits(const std::string& cell, const CgroupLimits& limits, const std::optional<CgroupLimits>& before) const {
   // The kernel counts a CPU as 1024 shares; 2 is its least.
   const std::int64_t shares = std::max<std::int64_t>(2, limits.cpu.value * 1024 / 1000);
   constexpr std::int64_t kPeriodUs = 100'000;
   const std::int64_t quota_us = std::max<std::int64_t>(1000, limits.cpu_limit.value * kPeriodUs / 1000);
+  const bool has_quota = limits.cpu_limit.value > 0;
+  const bool new_memory = !before || before->memory != limits.memory;
+  const bool new_shares = !before || before->cpu != limits.cpu;
+  const bool new_quota = !before || before->cpu_limit != limits.cpu_limit;
   for (const auto& tree : trees_) {
     const std::string base = tree.directory + "/" + cell + "/";
     Status status;
     const auto set = [&](const char* file, const std::string& value) {
       if (status) status = write_value(base + file, value);
     };
-    if (tree.has_memory && tree.is_v2) {
-      set("memory.max", std::to_string(limits.memory.value));
-      static_cast<void>(write_value(base + "memory.swap.max", "0"));  // absent without swap accounting
-      static_cast<void>(write_value(base + "memory.oom.group", "1"));
-    } else if (tree.has_memory) {
-      // Memory with swap may never be limited below memory alone: the one to be raised goes first. Absent without swap
-      // accounting.
-      static_cast<void>(write_value(base + "memory.memsw.limit_in_bytes", std::to_string(limits.memory.value)));
-      set("memory.limit_in_bytes", std::to_string(limits.memory.value));
-      static_cast<void>(write_value(base + "memory.memsw.limit_in_bytes", std::to_string(limits.memory.value)));
+    if (tree.has_memory && new_memory) {
+      const std::string most = std::to_string(limits.memory.value);
+      if (tree.is_v2) {
+        set("memory.max", most);
+        if (!before) {
+          static_cast<void>(write_value(base + "memory.swap.max", "0"));  // absent without swap accounting
+          static_cast<void>(write_value(base + "memory.oom.group", "1"));
+        }
+      } else {
+        // Memory with swap may never be limited below memory alone: the one to be raised goes first. Absent without swap
+        // accounting.
+        const auto set_with_swap = [&] { static_cast<void>(write_value(base + "memory.memsw.limit_in_bytes", most)); };
+        if (!before || before->memory < limits.memory) set_with_swap();
+        set("memory.limit_in_bytes", most);
+        if (!before || before->memory > limits.memory) set_with_swap();
+      }
     }
-    if (tree.has_cpu && tree.is_v2) {
-      // The kernel's own mapping of shares 2..262144 to weights 1..10000.
-      set("cpu.weight", std::to_string(1 + ((shares - 2) * 9999) / 262'142));
-      set("cpu.max", limits.cpu_limit.value > 0 ? fmt::format("{} {}", quota_us, kPeriodUs) : fmt::format("max {}", kPeriodUs));
-    } else if (tree.has_cpu) {
-      set("cpu.shares", std::to_string(shares));
-      set("cpu.cfs_quota_us", limits.cpu_limit.value > 0 ? std::to_string(quota_us) : "-1");
+    if (tree.has_cpu && new_shares) {
+      // In version 2 the kernel's own mapping of shares 2..262144 to weights 1..10000.
+      if (tree.is_v2) set("cpu.weight", std::to_string(1 + ((shares - 2) * 9999) / 262'142));
+      else set("cpu.shares", std::to_string(shares));
+    }
+    if (tree.has_cpu && new_quota) {
+      if (tree.is_v2) set("cpu.max", has_quota ? fmt::format("{} {}", quota_us, kPeriodUs) : fmt::format("max {}", kPeriodUs));
+      else set("cpu.cfs_quota_us", has_quota ? std::to_string(quota_us) : "-1");
     }
     // The cell's own init is one of them.
-    if (tree.has_pids) set("pids.max", std::to_string(limits.pids + 1));
+    if (tree.has_pids && (!before || before->pids != limits.pids)) set("pids.max", std::to_string(limits.pids + 1));
     if (!status) return status;
   }
   return {};

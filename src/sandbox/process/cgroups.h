@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,8 @@ class Cgroups {
   // Makes the directories of one cell and opens in each the file by which a single-threaded process joins by writing 0
   // (the descriptors are the caller's).
   Result<std::vector<int>> make(const std::string& cell) const;
-  // Whatever was set before is replaced.
-  Status set_limits(const std::string& cell, const CgroupLimits& limits) const;
+  // Replaces what was set before; what is known to be the same already (`before`, as last set) is left alone.
+  Status set_limits(const std::string& cell, const CgroupLimits& limits, const std::optional<CgroupLimits>& before) const;
   // How many processes of the cell the kernel has ended for want of memory.
   [[nodiscard]] std::uint64_t memory_kills(const std::string& cell) const;
   // Whether nothing of a cell that has ended is left in its cgroups that the next one would feel: no process, no more

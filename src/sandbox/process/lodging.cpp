@@ -73,10 +73,11 @@ Status Lodgings::open(const Cgroups& cgroups, Network* network) {
   return {};
 }
 
-Status Lodgings::build(Lodging& lodging) const {
+Status Lodgings::build(Lodging& lodging, const CgroupLimits& usual) const {
   auto fds = cgroups_->make(lodging.cgroup);
   if (!fds) return failure(fds.error());
   lodging.cgroup_fds = std::move(*fds);
+  if (!lodging.limits && cgroups_->set_limits(lodging.cgroup, usual, std::nullopt)) lodging.limits = usual;
   return {};
 }
 
@@ -91,8 +92,8 @@ Status Lodgings::connect(Lodging& lodging, std::uint32_t serial, std::uint32_t p
 }
 
 // The host's side; the cell does its own when it is told.
-Status Lodgings::readdress(Lodging& lodging, std::uint32_t number) {
-  if (Status opened = build(lodging); !opened) return opened;
+Status Lodgings::readdress(Lodging& lodging, std::uint32_t number, const CgroupLimits& usual) {
+  if (Status opened = build(lodging, usual); !opened) return opened;
   lodging.network.previous = lodging.network.address;
   if (number == lodging.number) return {};
   const std::uint32_t before = network_->address_of(lodging.number);

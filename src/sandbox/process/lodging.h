@@ -55,12 +55,13 @@ class Lodgings {
   // `network` may be nullptr (no network of their own: then nothing is used again); both must outlive this.
   Status open(const Cgroups& cgroups, Network* network);
 
-  // The cgroups of a lodging; those that are there already are opened again.
-  Status build(Lodging& lodging) const;
+  // The cgroups of a lodging; those that are there already are opened again. New ones get the limits that are usual, so
+  // that the order need not set what is the same.
+  Status build(Lodging& lodging, const CgroupLimits& usual) const;
   // Makes the link to the network namespace of process `pid`, and keeps the namespace.
   Status connect(Lodging& lodging, std::uint32_t serial, std::uint32_t pid);
   // Prepares it for the next cell, which gets the address of `number`.
-  Status readdress(Lodging& lodging, std::uint32_t number);
+  Status readdress(Lodging& lodging, std::uint32_t number, const CgroupLimits& usual);
 
   enum class State {
     clean,

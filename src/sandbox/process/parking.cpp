@@ -19,6 +19,13 @@ namespace {
 // Cells being parked at a time: more only wait for the same locks of the kernel.
 constexpr std::size_t kParkingMax = 8;
 constexpr Duration kPauseAfterFailure = 500ms;
+// A burst of launches has the machine for itself: the stock is made again when none has come for this long, unless less
+// than this share of it is left.
+constexpr Duration kQuiet = 20ms;
+constexpr std::size_t kLowStock = 4;
+// The busiest second of the last two periods is what the stock is kept for. Longer than a minute, so that who is called
+// each minute by many clocks is prepared for the next one.
+constexpr Duration kDemandPeriod = 90s;
 // Lodgings kept although nobody lives in them, besides two for each parked cell; and how many of more are taken down in
 // a second: the kernel holds up everybody who makes a link meanwhile.
 constexpr std::size_t kVacantMin = 16;
@@ -55,14 +62,18 @@ Result<Ends> make_ends() {
 }  // namespace
 
 std::size_t ProcessRuntime::parked_wanted() const {
-  const std::size_t for_demand = std::min<std::size_t>(demand_, options_.parked_max);
-  return std::max<std::size_t>(options_.parked, for_demand);
+  const std::size_t demand = std::max(demand_[0], demand_[1]);
+  return std::max<std::size_t>(options_.parked, std::min<std::size_t>(demand, options_.parked_max));
+}
+
+bool ProcessRuntime::may_stock() const {
+  if (io::Loop::now() < refill_after_) return false;
+  return !is_busy_ || kLowStock * (parked_.size() + parking_) < parked_wanted();
 }
 
 void ProcessRuntime::refill() {
   if (closing_) return;
-  const bool may_stock = io::Loop::now() >= refill_after_;
-  const std::size_t wanted = waiters_.size() + (may_stock ? parked_wanted() : 0);
+  const std::size_t wanted = waiters_.size() + (may_stock() ? parked_wanted() : 0);
   while (parking_ < kParkingMax && parked_.size() + parking_ < wanted && can_park()) {
     const bool is_urgent = parking_ < waiters_.size();
     ++parking_;
@@ -102,7 +113,7 @@ io::Task<void> ProcessRuntime::park_one(bool is_urgent) {
 io::Task<void> ProcessRuntime::find_lodging(CellPtr cell) {
   const LodgingPtr lodging = cell->lodging;
   if (lodging->netns < 0) {
-    auto build = [this, lodging] { return lodgings_.build(*lodging); };
+    auto build = [this, lodging, usual = usual_limits_] { return lodgings_.build(*lodging, usual); };
     co_return co_await helpers_->run(std::move(build));
   }
   std::uint32_t number = lodging->number;
@@ -111,7 +122,7 @@ io::Task<void> ProcessRuntime::find_lodging(CellPtr cell) {
     numbers_.pop_front();
   }
   lodging->is_whole = false;
-  auto readdress = [this, lodging, number] { return lodgings_.readdress(*lodging, number); };
+  auto readdress = [this, lodging, number, usual = usual_limits_] { return lodgings_.readdress(*lodging, number, usual); };
   Status done = co_await helpers_->run(std::move(readdress));
   if (lodging->left_number != 0) numbers_.push_back(std::exchange(lodging->left_number, 0));
   if (!done && lodging->number != number) numbers_.push_back(number);
@@ -219,8 +230,20 @@ void ProcessRuntime::line_up(const std::shared_ptr<Waiter>& waiter) {
   waiters_.insert(std::upper_bound(waiters_.begin(), waiters_.end(), waiter->rank, behind), waiter);
 }
 
+io::Task<void> ProcessRuntime::wait_until_quiet() {
+  while (io::Loop::now() < busy_until_) {
+    Status slept = co_await io::sleep_until(loop_, busy_until_);
+    if (!slept) co_return Status{};
+  }
+  is_busy_ = false;
+  refill();
+  co_return Status{};
+}
+
 io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(std::string function, Instant deadline) {
   ++recent_launches_;
+  busy_until_ = io::Loop::now() + kQuiet;
+  if (!std::exchange(is_busy_, true)) group_.spawn(wait_until_quiet());
   if (!parked_.empty()) {
     CellPtr cell = parked_.front();
     parked_.pop_front();
@@ -248,14 +271,17 @@ io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(std::string function
   co_return failure(waiter->error);
 }
 
-// Each second: what was launched in it sets the stock for the seconds to come; it shrinks slowly.
+// Each second: what was launched in it sets the stock for the minutes to come.
 io::Task<void> ProcessRuntime::tend_pool() {
+  Instant period_end = io::Loop::now() + kDemandPeriod;
   for (;;) {
     Status slept = co_await io::sleep_for(loop_, 1s);
     if (!slept) co_return Status{};
-    const std::size_t decayed = demand_ - (demand_ + 7) / 8;
-    demand_ = std::max(recent_launches_, decayed);
-    recent_launches_ = 0;
+    if (io::Loop::now() >= period_end) {
+      demand_[1] = std::exchange(demand_[0], 0);
+      period_end += kDemandPeriod;
+    }
+    demand_[0] = std::max(demand_[0], std::exchange(recent_launches_, 0));
     for (std::size_t surplus = parked_.size() > parked_wanted() ? parked_.size() - parked_wanted() : 0; surplus > 0;
          --surplus) {
       const CellPtr cell = parked_.back();

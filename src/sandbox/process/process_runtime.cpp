@@ -272,13 +272,14 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
                             order.spec.pids_max};
   Lodging& lodging = *cell->lodging;
   Status limited;
-  if (lodging.limits != limits) limited = cgroups_.set_limits(lodging.cgroup, limits);
+  if (lodging.limits != limits) limited = cgroups_.set_limits(lodging.cgroup, limits, lodging.limits);
   if (!limited) {
     lodging.limits.reset();
     kill(cell);
     co_return failure(limited.error().within("cannot limit the sandbox"));
   }
   lodging.limits = limits;
+  usual_limits_ = limits;
   const std::uint32_t range = network_ ? network_->range() : 0;
   wire_order.uid = full_ ? kFirstUid + range * kRangeSize + lodging.number : 1000;
   wire_order.loopback_only = network_ ? 0 : 1;

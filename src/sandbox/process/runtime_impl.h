@@ -76,6 +76,8 @@ class ProcessRuntime final : public Runtime {
   // parking.cpp
   void refill();
   [[nodiscard]] std::size_t parked_wanted() const;
+  [[nodiscard]] bool may_stock() const;
+  io::Task<void> wait_until_quiet();
   io::Task<void> park_one(bool is_urgent);
   io::Task<void> park(CellPtr cell, bool is_urgent);
   io::Task<void> find_lodging(CellPtr cell);
@@ -134,8 +136,11 @@ class ProcessRuntime final : public Runtime {
   std::deque<std::shared_ptr<Waiter>> waiters_;           // by rank, and of one rank in the order of arrival
   std::size_t parking_ = 0;
   std::size_t recent_launches_ = 0;                // in this second
-  std::size_t demand_ = 0;                         // of the busiest of the last seconds
+  std::size_t demand_[2] = {};                     // launches of the busiest second of this period and of the last one
+  bool is_busy_ = false;                           // launches come: wait_until_quiet() runs
+  Instant busy_until_{};
   Instant refill_after_{};                         // after a failure to park
+  CgroupLimits usual_limits_{128_MiB, Millicpu{100}, {}, 1024};  // of the last order
   EndedLogs kept_logs_;
   std::shared_ptr<Signal> empty_;                  // set when by_serial_ becomes empty while closing
 };
