@@ -197,7 +197,7 @@ Result<Duration> Floor::start() {
   auto fds = cgroups_.make(cgroup_);
   if (!fds) return failure(fds.error());
   cgroup_fds_ = *fds;
-  Status limited = cgroups_.set_limits(cgroup_, {128_MiB, Millicpu{100}, {}, 1024});
+  Status limited = cgroups_.set_limits(cgroup_, {128_MiB, Millicpu{100}, {}, 1024}, std::nullopt);
   if (!limited) return failure(limited.error());
   unsigned long flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
   Place place;

@@ -5,7 +5,7 @@
 # A worker or data plane opens one connection to the control plane's RPC address, asks for the bootstrap capability
 # (ControlPlane), and says who it is with `joinWorker` or `joinDataPlane`, giving a capability of its own along. From
 # then on both sides call `deliver` on each other with ordered batches of messages. A batch holds what was sent in one
-# turn of the sender's loop; a sender has at most two unanswered batches. An answered batch has been decoded and
+# turn of the sender's loop; a sender has at most three unanswered batches. An answered batch has been decoded and
 # accepted; what it led to is told by messages of the other direction. That a side lives is told below
 # this protocol, see docs/protocol_rpc.md.
 #

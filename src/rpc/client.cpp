@@ -84,7 +84,10 @@ class Link : public std::enable_shared_from_this<Link<Kind>> {
   }
 
   // No callbacks from now on.
-  void be_quiet() { quiet_ = true; }
+  void be_quiet() {
+    quiet_ = true;
+    if (joined_ && outbox_) outbox_->ask_for_answers();
+  }
   [[nodiscard]] bool has_unsent() const { return joined_ && outbox_ && !outbox_->empty(); }
   asio::steady_timer& close_timer() { return close_timer_; }
   void abandon() {

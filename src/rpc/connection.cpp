@@ -11,10 +11,10 @@ namespace dirigent::rpc {
 
 namespace {
 
-// A control plane learns from three seconds without a sign of life that a node is gone, so that one every second is what
-// it needs. That it lives itself, its thousands of peers need not hear as often: the kernel tells them when it is cut off,
-// so this is about a process that hangs. Shorter limits (tests, fast failover) scale both down.
-constexpr Duration kClientPingInterval = 1s;
+// A control plane learns from three seconds without a sign of life that a node is gone, so that two in three seconds are
+// what it needs. That it lives itself, its thousands of peers need not hear as often: the kernel tells them when it is cut
+// off, so this is about a process that hangs. Shorter limits (tests, fast failover) scale both down.
+constexpr Duration kClientPingInterval = 1200ms;
 constexpr Duration kServerPingInterval = 2s;
 // What the calls of one peer may take in memory while they are being served, in words: four of the largest messages.
 constexpr std::size_t kFlowWordsMax = 4 * kMessageBytesMax / sizeof(capnp::word);
@@ -29,7 +29,7 @@ capnp::ReaderOptions reader_options() {
 
 Connection::Connection(KjLoop& kj, Side side, Duration silence_max, ConnectionHooks hooks)
     : kj_(kj), silence_max_(silence_max),
-      ping_interval_(side == Side::client ? std::min(kClientPingInterval, silence_max / 3) : std::min(kServerPingInterval, silence_max * 2 / 3)), hooks_(std::move(hooks)) {
+      ping_interval_(side == Side::client ? std::min(kClientPingInterval, silence_max * 2 / 5) : std::min(kServerPingInterval, silence_max * 2 / 3)), hooks_(std::move(hooks)) {
   timer_.owner = this;
   timer_.fire = [](void* owner, Instant) {
     auto self = static_cast<Connection*>(owner)->weak_from_this().lock();

@@ -23,8 +23,9 @@
 
 namespace dirigent::rpc {
 
-// Two, so that the peer has work while the answer to the first travels; more would only hide a slow peer.
-inline constexpr int kUnansweredMax = 2;
+// Two, so that the peer has work while the answer to the first travels, and one whose answer may wait for something to
+// travel with (wire.h); more would only hide a slow peer.
+inline constexpr int kUnansweredMax = 3;
 // A batch stays far below the limit of a message, and the peer's loop is not held up by it for long.
 inline constexpr std::size_t kBatchMessagesMax = 4096;
 inline constexpr std::size_t kBatchBytesMax = std::size_t{4} << 20;
@@ -64,6 +65,13 @@ class Outbox : public std::enable_shared_from_this<Outbox<Peer, Message>>, priva
   }
 
   [[nodiscard]] bool empty() const { return queue_.empty() && unanswered_ == 0; }
+
+  // Whoever waits for empty() says so: an answer that may wait at the peer's end comes at once with that to another call.
+  void ask_for_answers() {
+    if (peer_ == nullptr || unanswered_ != 1 || !queue_.empty()) return;
+    kj_.inside("asking for answers", [this] { send(0, 0); });
+    kj_.pump();
+  }
 
   // Drops what is queued and unanswered; no hook is called any more. Before the session's connection is closed.
   void close() {

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 namespace dirigent::rpc {
 
@@ -18,8 +19,8 @@ namespace {
 // Below this, messages of the same turn share a write; above it, the peer had better begin with its work. Measured with
 // 64-byte calls at depth 32: 1-2 KiB is best, 16 KiB makes the two sides work in turns and halves the rate.
 constexpr std::size_t kCorkBytes = 1536;
-// A peer that does not read is not read from either. Two unanswered batches of at most 4 MiB each and the answers to the
-// peer's two stay below, so two honest peers never wait for each other.
+// A peer that does not read is not read from either. Three unanswered batches of at most 4 MiB each and the answers to the
+// peer's three stay below, so two honest peers never wait for each other.
 constexpr std::size_t kUnsentPause = 16 * 1024 * 1024;
 // A message of the size limit may wait on top of that; more is a peer that takes our memory.
 constexpr std::size_t kUnsentMax = kUnsentPause + 2 * kMessageBytesMax;
@@ -72,9 +73,14 @@ class Wire::Stream final : public capnp::MessageStream {
 };
 
 Wire::Wire(KjLoop& kj, Socket socket, std::string peer, std::function<void(std::string why)> ended)
-    : kj_(kj), socket_(std::move(socket)), peer_(std::move(peer)), on_ended_(std::move(ended)), last_received_(io::Loop::now()), last_sent_(last_received_) {}
+    : kj_(kj), socket_(std::move(socket)), peer_(std::move(peer)), on_ended_(std::move(ended)), last_received_(io::Loop::now()), last_sent_(last_received_) {
+  answer_timer_.owner = this;
+  answer_timer_.fire = [](void* owner, Instant) {
+    if (auto self = static_cast<Wire*>(owner)->weak_from_this().lock(); self && self->answer_waits_) self->post_flush();
+  };
+}
 
-Wire::~Wire() = default;
+Wire::~Wire() { kj_.forget(answer_timer_); }
 
 kj::Own<capnp::MessageStream> Wire::stream() { return kj::heap<Stream>(shared_from_this()); }
 
@@ -249,8 +255,15 @@ kj::Promise<void> Wire::write(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>
   }
   if (unsent() >= kCorkBytes) {
     flush();
-  } else if (urgency_of(segments) == Urgency::now) {
-    post_flush();
+    return kj::READY_NOW;
+  }
+  switch (urgency_of(segments)) {
+    case Urgency::now: post_flush(); break;
+    case Urgency::soon:
+      if (std::exchange(answer_waits_, true)) post_flush();
+      else kj_.wake(answer_timer_, io::Loop::now() + kAnswerPatience);
+      break;
+    case Urgency::with_the_next: break;
   }
   return kj::READY_NOW;
 }
@@ -262,13 +275,22 @@ void Wire::ping() {
   post_flush();
 }
 
-// What this side writes is well-formed, and small where it is a Finish: looking at its root costs little.
+// What this side writes is well-formed, and small where it can wait: looking at its root costs little.
 Wire::Urgency Wire::urgency_of(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
   if (segments.size() != 1) return Urgency::now;
   capnp::SegmentArrayMessageReader reader(segments);
-  const auto which = reader.getRoot<capnp::rpc::Message>().which();
-  const bool can_wait = which == capnp::rpc::Message::FINISH || which == capnp::rpc::Message::RELEASE;
-  return can_wait ? Urgency::with_the_next : Urgency::now;
+  const auto message = reader.getRoot<capnp::rpc::Message>();
+  switch (message.which()) {
+    case capnp::rpc::Message::FINISH:
+    case capnp::rpc::Message::RELEASE: return Urgency::with_the_next;
+    case capnp::rpc::Message::RETURN: {
+      const auto answer = message.getReturn();
+      if (!answer.isResults()) return Urgency::now;
+      const auto size = answer.getResults().getContent().targetSize();
+      return size.wordCount == 0 && size.capCount == 0 ? Urgency::soon : Urgency::now;
+    }
+    default: return Urgency::now;
+  }
 }
 
 kj::Promise<void> Wire::finish_writing() {
@@ -292,6 +314,7 @@ void Wire::post_flush() {
 
 void Wire::flush() {
   if (ended_ || write_waiting_) return;
+  answer_waits_ = false;
   const bool paused = unsent() > kUnsentPause;
   while (unsent() > 0) {
     const ssize_t sent = ::send(socket_.native_handle(), out_.data() + out_begin_, unsent(), MSG_NOSIGNAL | MSG_DONTWAIT);

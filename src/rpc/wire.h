@@ -6,9 +6,11 @@
 //   read:   one recv into a small buffer of the wire, more into the loop's scratch buffer -> all whole messages -> RPC
 //   write:  messages are appended to one buffer -> sent when kCorkBytes are queued, or in the loop's next turn
 //
-// Two things keep thousands of quiet connections cheap. A message that only tells the peer to forget a finished call
-// (Finish, Release) is no reason to send: it travels with the next one. And a sign of life is a frame of one segment
-// without a word, which never comes to the RPC system and is not answered.
+// Three things keep thousands of quiet connections cheap. A message that only tells the peer to forget a finished call
+// (Finish, Release) is no reason to send: it travels with the next one. So does an answer without content, for
+// kAnswerPatience at the most, as long as it is the only one that waits: whoever may have two calls unanswered is never held
+// up by it. And a sign of life is a frame of one segment without a word, which never comes to the RPC system and is not
+// answered.
 //
 // Bytes are untrusted: whatever is not framed as Cap'n Proto, or exceeds a limit, ends the wire with the reason. The
 // state is shared with the socket's pending handlers, so that dropping a KJ promise never leaves one without its buffer.
@@ -28,6 +30,7 @@
 #include <vector>
 
 #include "dirigent/base/time.h"
+#include "dirigent/base/timer_wheel.h"
 #include "rpc/kj_loop.h"
 
 namespace dirigent::rpc {
@@ -39,6 +42,9 @@ inline constexpr std::size_t kMessageBytesMax = 64 * 1024 * 1024;
 inline constexpr std::size_t kSegmentsMax = 512;
 // A message may be looked at twice over in all, so that pointers to one place cannot multiply work.
 inline constexpr std::uint64_t kTraversalWordsMax = 2 * kMessageBytesMax / sizeof(capnp::word);
+
+// So long may an answer without content wait for a message to travel with.
+inline constexpr Duration kAnswerPatience = 250ms;
 
 // The reason of an orderly end.
 inline constexpr const char* kPeerClosed = "the peer closed the connection";
@@ -81,8 +87,8 @@ class Wire : public std::enable_shared_from_this<Wire> {
   // Takes whole messages from the front of `bytes`; returns how many bytes they had.
   std::size_t parse(const char* bytes, std::size_t size);
   void deliver();
-  // By when the queued bytes are sent: with the next message, or in the loop's next turn.
-  enum class Urgency { with_the_next, now };
+  // By when the queued bytes are sent: with the next message, with it or after a while, or in the loop's next turn.
+  enum class Urgency { with_the_next, soon, now };
   static Urgency urgency_of(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
   void post_flush();
   void flush();
@@ -109,6 +115,8 @@ class Wire : public std::enable_shared_from_this<Wire> {
   bool flush_posted_ = false;
   bool write_waiting_ = false;
   bool write_ended_ = false;
+  bool answer_waits_ = false;
+  TimerNode answer_timer_;
 };
 
 }  // namespace dirigent::rpc

@@ -88,6 +88,49 @@ TEST_CASE("link: ten thousand messages arrive in order, in far fewer calls, both
   }
 }
 
+TEST_CASE("link: the answer to what was said travels with the next order, the second one at once, and one alone in the end") {
+  io::Loop loop;
+  FakeControl control;
+  FakeWorker worker;
+  const auto server = serve(loop, control);
+  const auto client = connect_worker(loop, to(*server), worker);
+  REQUIRE(turn_until(loop, [&] { return worker.joins == 1; }));
+  const auto answers = [&] { return client->counters().answer_times.count(); };
+  const auto say = [&](std::uint32_t i) {
+    client->send(usage(i));
+    return turn_until(loop, [&] { return control.from_workers.size() == i; });
+  };
+  // It is written before the order, so whoever has the order has had it.
+  REQUIRE(say(1));
+  server->send(control.last_worker, stop_order(1));
+  REQUIRE(turn_until(loop, [&] { return worker.orders.size() == 1; }));
+  CHECK(answers() == 1);
+  // Two calls at a time: neither answer may wait for an order that does not come.
+  REQUIRE(say(2));
+  REQUIRE(say(3));
+  CHECK(turn_until(loop, [&] { return answers() == 3; }));
+  REQUIRE(say(4));
+  CHECK(turn_until(loop, [&] { return answers() == 4; }));
+  CHECK(client->counters().messages_sent == 4);
+}
+
+TEST_CASE("link: a client that closes asks for the answer that waits") {
+  io::Loop loop;
+  FakeControl control;
+  FakeWorker worker;
+  const auto server = serve(loop, control);
+  const auto client = connect_worker(loop, to(*server), worker);
+  REQUIRE(turn_until(loop, [&] { return worker.joins == 1; }));
+  client->send(usage(1));
+  REQUIRE(turn_until(loop, [&] { return control.from_workers.size() == 1; }));
+  // None yet, unless this machine was very slow in between.
+  const auto before = client->counters().answer_times.count();
+  await(loop, client->close(60s));
+  CHECK(client->counters().batches_sent == 2 - before);
+  CHECK(client->counters().answer_times.count() == client->counters().batches_sent);
+  CHECK(control.from_workers.size() == 1);
+}
+
 TEST_CASE("link: orders sent while the worker is being accepted arrive after joined") {
   io::Loop loop;
   FakeControl control;
