@@ -105,7 +105,7 @@ struct NodeOptions {
   Resources capacity;              // zero parts = what the machine has
   std::uint32_t sandboxes_max = 0; // 0 = no limit but the resources
   std::uint32_t starts_max = 64;   // on their way to ready at a time; 0 = no limit
-  std::uint32_t parked_sandboxes = 8;  // prepared and idle; of oci and containerd their networks
+  std::uint32_t parked_sandboxes = 32;  // prepared and idle; of oci and containerd their networks
   std::string image_dir = "/var/lib/dirigent/images";
   Bytes image_cache_max = 10_GiB;
   std::string pull = "missing";        // never, missing, always

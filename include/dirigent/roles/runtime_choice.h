@@ -19,7 +19,7 @@ namespace dirigent::roles {
 
 struct RuntimeChoice {
   std::string kind = "process";        // or "oci", "containerd", "simulated"
-  std::uint32_t parked = 8;            // process: sandboxes prepared and idle; oci, containerd: networks
+  std::uint32_t parked = 32;           // process: sandboxes prepared and idle; oci, containerd: networks
   sandbox::ImageOptions images;        // all but simulated
   bool root_writable = false;          // oci, containerd
   bool user_namespaces = false;        // oci, containerd

@@ -22,7 +22,7 @@ struct ProcessRuntimeOptions {
   NodeId node;                             // names the cgroups; at most one runtime of a node at a time on a host
   std::string host_id;                     // copied into every address
   ProcessIsolation isolation = ProcessIsolation::automatic;
-  std::uint32_t parked = 8;                // cells kept ready when nothing happens; 0 = each launch makes its own
+  std::uint32_t parked = 32;               // cells kept ready when nothing happens; 0 = each launch makes its own
   std::uint32_t parked_max = 256;          // and at most, for some minutes after a second of many launches
   std::uint32_t sandboxes_max = 2000;      // launches beyond it fail as exhausted
   Bytes tmp_max = 64_MiB;  // size of a sandbox's /tmp, and of what it may change in a dir: or tar: image

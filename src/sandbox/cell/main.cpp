@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -64,6 +65,8 @@ int main(int count, char** arguments) {
     [[maybe_unused]] const auto ignored = ::write(2, kText, sizeof kText - 1);
     return 2;
   }
+  // Started from a file without a path, it would be called by the number of its descriptor; what it starts inherits this.
+  ::prctl(PR_SET_NAME, "dirigent-cell", 0, 0, 0);
   // The worker's descriptors are none of a sandbox's business.
   ::syscall(SYS_close_range, 4u, ~0u, 0u);
   if (count == 3 && ::strcmp(arguments[1], "hello") == 0) {
