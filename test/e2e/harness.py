@@ -19,6 +19,7 @@ import time
 import traceback
 
 BINARY = os.environ["DIRIGENT"]
+role_binary = BINARY  # of the next roles to be started; a test may put another build here
 TIMEOUT = 60  # seconds: a bound for things that hang, not a measure
 
 
@@ -58,7 +59,7 @@ class Role:
         self.name = name
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*inside, BINARY, name, "--print-addresses", "--exit-with-stdin", *arguments],
+            [*inside, role_binary, name, "--print-addresses", "--exit-with-stdin", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env={**os.environ, **(env or {})})
         self.addresses = {}
         if expect_start:

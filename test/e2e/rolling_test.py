@@ -4,6 +4,8 @@
 planes come and go behind a real HAProxy; no call may fail.
 
 DIRIGENT_CALLS: how many calls the rolling restart is put under, at least (6,000).
+DIRIGENT_OLD: another build of dirigent. The rolling restart then begins with it, changes to the tested one role after role,
+and back, so that both work side by side in every mixture.
 """
 import json
 import os
@@ -16,6 +18,7 @@ import subprocess
 import threading
 import time
 
+import harness
 from group_test import Group, free_ports
 from harness import BINARY, Failure, Skip, check, check_equal, eventually, needs_root, run_tests, unique_name
 
@@ -237,6 +240,8 @@ def test_rolling_restart(cluster):
     """every role of a whole cluster is restarted in turn under load, twice for some, and not one call fails"""
     needs_root()
     wanted = int(os.environ.get("DIRIGENT_CALLS", "6000"))
+    builds = [os.environ.get("DIRIGENT_OLD", BINARY), BINARY]
+    harness.role_binary = builds[0]
     group = Group(cluster)
     group.start_all()
     rpcs = group.rpcs()
@@ -253,6 +258,8 @@ def test_rolling_restart(cluster):
         restarts = 0
         try:
             while True:
+                builds.reverse()
+                harness.role_binary = builds[0]
                 for name in names:
                     check_equal(workers[name].stop(), 0, f"worker {name}")
                     workers[name] = cluster.worker(rpcs, "--cpu", "16", "--memory", "8GiB", name=name)
@@ -269,6 +276,7 @@ def test_rolling_restart(cluster):
                 if load.sent() >= 1.05 * wanted:  # the times are drawn: there may be some fewer
                     break
         finally:
+            harness.role_binary = BINARY
             report = load.stop()
     sent, failed = report["sent"], report["err"]
     print(f"rolling restart: {restarts} restarts, {sent:.0f} calls, {failed:.0f} failed")
