@@ -31,7 +31,6 @@ constexpr double kSaturatedShare = 0.5;
 constexpr double kSaturatedMs = 5000;
 constexpr Duration kServedPatience = 60s;
 // Registrations that nobody waits for travel to the data planes meanwhile.
-constexpr Duration kSettle = 1s;
 
 std::atomic<bool> stop_asked{false};
 
@@ -123,8 +122,9 @@ class Bench {
     endpoints_ = std::move(*endpoints);
     const bool is_cold =
         options_.mode == BenchMode::sweep || options_.mode == BenchMode::trace || options_.mode == BenchMode::replay;
+    // Registered is not yet calm: logs are synced, spares started.
     if (is_cold) {
-      std::this_thread::sleep_for(kSettle);
+      wait("settling", options_.settle);
       return 0;
     }
     if (auto served = bench::wait_until_served(functions_, endpoints_, kServedPatience); !served) {
@@ -216,11 +216,13 @@ class Bench {
   }
 
   // Until the sandboxes of the step before are gone.
-  void rest() {
-    const Instant until = io::Loop::now() + options_.cooldown;
+  void rest() { wait("resting", options_.cooldown); }
+
+  void wait(const char* what, Duration duration) {
+    const Instant until = io::Loop::now() + duration;
     while (io::Loop::now() < until && !stop_asked) {
-      line_.say(fmt::format("resting, {:.0f} s left", to_seconds(until - io::Loop::now())));
-      std::this_thread::sleep_for(100ms);
+      line_.say(fmt::format("{}, {:.0f} s left", what, to_seconds(until - io::Loop::now())));
+      std::this_thread::sleep_for(std::min<Duration>(100ms, until - io::Loop::now()));
     }
     line_.clear();
   }

@@ -57,6 +57,7 @@ Status check_fits(const Arguments& arguments, BenchMode mode) {
                                        {"requests", {BenchMode::closed}},
                                        {"streams", {BenchMode::closed}},
                                        {"cooldown", {BenchMode::sweep}},
+                                       {"settle", {BenchMode::sweep, BenchMode::trace, BenchMode::replay}},
                                        {"minutes", {BenchMode::trace}},
                                        {"iat", {BenchMode::trace}},
                                        {"speed", {BenchMode::trace, BenchMode::replay}},
@@ -240,6 +241,7 @@ const std::vector<Flag>& bench_flags() {
       {"sweep", 0, "R,R,...",
        "cold starts a second, one step after the other: ceil(R x cooldown) functions, each called once per cooldown"},
       {"cooldown", 0, "DURATION", "of the sweep [10s]"},
+      {"settle", 0, "DURATION", "of a sweep, trace or replay: from the registrations to the first call [1s]"},
       {"trace", 0, "PATH", "a folder (Azure 2019) or a file (Azure 2021)"},
       {"minutes", 0, "N", "of the trace [30]; 0 = the whole trace"},
       {"iat", 0, "SPACING", "of the calls of a minute [exponential]", false, workload::spacing_names()},
@@ -324,6 +326,7 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   reader.read("warmup", plan.warm_up, parse_duration);
   reader.read("timeout", plan.timeout, parse_duration);
   reader.read("cooldown", options.cooldown, parse_duration);
+  reader.read("settle", options.settle, parse_duration);
   reader.read("run-time", plan.run_time, parse_duration);
   reader.read("protocol", plan.protocol, [](const std::string& text) -> Result<bench::Protocol> {
     if (text == "http1" || text == "http/1.1") return bench::Protocol::http1;
@@ -335,8 +338,9 @@ Result<BenchOptions> bench_options(const Arguments& arguments) {
   reader.whole("connections", plan.connections, 1, 1'000'000);
   reader.read("sweep", options.sweep_rates, parse_rates);
   if (auto status = reader.status(); !status) return failure(status.error());
-  if (plan.length <= Duration::zero() || plan.timeout <= Duration::zero() || options.cooldown < 100ms) {
-    return failure(ErrorCode::invalid_argument, "--duration and --timeout must be above 0, --cooldown at least 100ms");
+  if (plan.length <= Duration::zero() || plan.timeout <= Duration::zero() || options.cooldown < 100ms ||
+      options.settle < Duration::zero()) {
+    return failure(ErrorCode::invalid_argument, "--duration and --timeout must be above 0, --cooldown at least 100ms, --settle not negative");
   }
   // A thread without a connection of its own could not make its share of the calls.
   if (plan.threads > plan.connections) {

@@ -34,6 +34,7 @@ struct BenchOptions {
   bench::Plan plan;                    // all but endpoints and targets
   std::vector<double> sweep_rates;
   Duration cooldown = 10s;
+  Duration settle = 1s;  // after the registrations, where functions are found cold
 
   std::optional<bench::DeployOptions> deploy;
   std::uint32_t functions = 1;  // to deploy, for each word

@@ -119,7 +119,9 @@ TEST_CASE("bench plan: deployed functions have names of their own, and each keep
   CHECK(first > 5);
   CHECK(first < 45);
 
-  const auto sweep = good({"--sweep", "2,7.5", "--cooldown", "10s"});
+  const auto sweep = good({"--sweep", "2,7.5", "--cooldown", "10s", "--settle", "5s"});
+  CHECK(sweep.settle == 5s);
+  CHECK(good({"--sweep", "2"}).settle == 1s);
   const auto cold = functions_to_deploy(sweep, 1);
   REQUIRE(cold.size() == 75);
   CHECK(cold[74].name.starts_with("cold-function-74-"));
