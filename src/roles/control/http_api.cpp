@@ -193,9 +193,10 @@ class Api {
   // Ten thousand functions take longer than a decision may wait: the loop gets its turn in between. What is deleted
   // meanwhile is left out.
   Answer list(bool is_summary) {
-    ListText text(invoke_address(), is_summary);
+    const std::vector<FunctionName> names = service_.names();
+    ListText text(invoke_address(), is_summary, names.size());
     std::size_t since_turn = 0;
-    for (const FunctionName& name : service_.names()) {
+    for (const FunctionName& name : names) {
       if (const auto view = service_.describe(name)) text.add(*view);
       if (++since_turn < kFunctionsPerTurn) continue;
       since_turn = 0;
