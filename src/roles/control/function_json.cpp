@@ -161,12 +161,15 @@ void copy_field(const RevisionSpec& from, RevisionSpec& to) {
 template <auto Get>
 Field plain(std::string_view name) {
   return {name, [](JsonWriter& json, const RevisionSpec& spec) { json.value(Get(spec)); },
-          [](const Json& value, std::string_view field, RevisionSpec& spec) { return read(value, field, Get(spec)); }, copy_field<Get>};
+          [](const Json& value, std::string_view field, RevisionSpec& spec) { return read(value, field, Get(spec)); },
+          copy_field<Get>};
 }
 template <auto Get>
 Field text_map(std::string_view name) {
   Field field = plain<Get>(name);
-  field.merge = [](const Json& value, std::string_view key, RevisionSpec& spec) { return merge_map(value, key, Get(spec)); };
+  field.merge = [](const Json& value, std::string_view key, RevisionSpec& spec) {
+    return merge_map(value, key, Get(spec));
+  };
   return field;
 }
 template <auto Get>

@@ -47,9 +47,10 @@ void JsonWriter::end(char bracket) {
 }
 
 void JsonWriter::key(std::string_view name) {
-  out_ += needs_comma_ ? ",\"" : "\"";
+  if (needs_comma_) out_ += ',';
+  out_ += '"';
   out_ += name;
-  out_ += "\":";
+  out_.append("\":", 2);
   needs_comma_ = false;
 }
 
@@ -77,12 +78,15 @@ void JsonWriter::value(bool on) {
 
 void JsonWriter::value(double number) {
   separate();
-  // Whole numbers are the most, and the library's way is long. From 1e15 on it writes an exponent.
+  // Whole numbers are the most. From 1e15 on the library writes an exponent.
   if (std::abs(number) < 1e15 && number == std::trunc(number) && !(number == 0 && std::signbit(number))) {
     append_number(out_, static_cast<std::int64_t>(number));
-    out_ += ".0";
+    out_.append(".0", 2);
+  } else if (std::isfinite(number)) {
+    char digits[64];  // as many as the library has itself
+    out_.append(digits, nlohmann::detail::to_chars(digits, digits + sizeof digits, number));
   } else {
-    out_ += print_json(Json(number));
+    out_.append("null", 4);
   }
 }
 
