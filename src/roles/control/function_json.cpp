@@ -457,12 +457,11 @@ void write_function(JsonWriter& json, const Function& function, Secrets secrets)
 }
 
 std::string encode_function(const Function& function) {
-  std::string text;
-  JsonWriter json(text);
+  JsonWriter json;
   json.begin_object();
   write_function(json, function, Secrets::written);
   json.end_object();
-  return text;
+  return json.take();
 }
 
 Result<Function> decode_function(std::string_view text) {

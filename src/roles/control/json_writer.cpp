@@ -3,12 +3,15 @@
 
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "roles/control/json_text.h"
 
 namespace dirigent::roles {
 
 namespace {
+
+constexpr std::size_t kNumberSizeMax = 64;  // as many as the library has room for itself
 
 bool is_plain(std::string_view text) {
   for (const char c : text) {
@@ -17,87 +20,103 @@ bool is_plain(std::string_view text) {
   return true;
 }
 
-void append_quoted(std::string& out, std::string_view text) {
-  if (is_plain(text)) {
-    out += '"';
-    out += text;
-    out += '"';
-  } else {
-    out += print_json(Json(text));
-  }
-}
-
-template <class Number>
-void append_number(std::string& out, Number number) {
-  char digits[24];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-}
-
 }  // namespace
+
+std::string JsonWriter::take() {
+  flush();
+  return std::move(text_);
+}
+
+void JsonWriter::flush() {
+  text_.append(staged_.data(), staged_size_);
+  staged_size_ = 0;
+}
+
+void JsonWriter::put_long(std::string_view text) {
+  flush();
+  text_ += text;
+}
 
 void JsonWriter::begin(char bracket) {
   separate();
-  out_ += bracket;
+  put(bracket);
   needs_comma_ = false;
 }
 
 void JsonWriter::end(char bracket) {
-  out_ += bracket;
+  put(bracket);
   needs_comma_ = true;
 }
 
 void JsonWriter::key(std::string_view name) {
-  if (needs_comma_) out_ += ',';
-  out_ += '"';
-  out_ += name;
-  out_.append("\":", 2);
+  if (needs_comma_) put(',');
+  put('"');
+  put(name);
+  put('"');
+  put(':');
   needs_comma_ = false;
 }
 
 void JsonWriter::foreign_key(std::string_view name) {
   separate();
-  append_quoted(out_, name);
-  out_ += ':';
+  write_text(name);
+  put(':');
   needs_comma_ = false;
 }
 
 void JsonWriter::null() {
   separate();
-  out_ += "null";
+  put("null");
 }
 
 void JsonWriter::value(std::string_view text) {
   separate();
-  append_quoted(out_, text);
+  write_text(text);
+}
+
+void JsonWriter::write_text(std::string_view text) {
+  if (is_plain(text)) {
+    put('"');
+    put(text);
+    put('"');
+  } else {
+    put(print_json(Json(text)));
+  }
 }
 
 void JsonWriter::value(bool on) {
   separate();
-  out_ += on ? "true" : "false";
+  put(on ? std::string_view("true") : std::string_view("false"));
 }
 
 void JsonWriter::value(double number) {
   separate();
   // Whole numbers are the most. From 1e15 on the library writes an exponent.
   if (std::abs(number) < 1e15 && number == std::trunc(number) && !(number == 0 && std::signbit(number))) {
-    append_number(out_, static_cast<std::int64_t>(number));
-    out_.append(".0", 2);
+    write_digits(static_cast<std::int64_t>(number));
+    put(".0");
   } else if (std::isfinite(number)) {
-    char digits[64];  // as many as the library has itself
-    out_.append(digits, nlohmann::detail::to_chars(digits, digits + sizeof digits, number));
+    char* place = room(kNumberSizeMax);
+    staged_size_ += static_cast<std::size_t>(nlohmann::detail::to_chars(place, place + kNumberSizeMax, number) - place);
   } else {
-    out_.append("null", 4);
+    put("null");
   }
+}
+
+template <class Number>
+void JsonWriter::write_digits(Number number) {
+  char* place = room(kNumberSizeMax);
+  staged_size_ += static_cast<std::size_t>(std::to_chars(place, place + kNumberSizeMax, number).ptr - place);
 }
 
 void JsonWriter::write_integer(std::int64_t number) {
   separate();
-  append_number(out_, number);
+  write_digits(number);
 }
 
 void JsonWriter::write_unsigned(std::uint64_t number) {
   separate();
-  append_number(out_, number);
+  write_digits(number);
 }
 
 void JsonWriter::value(const std::vector<std::string>& texts) {

@@ -228,14 +228,13 @@ Json resources_json(const Resources& resources) {
 }  // namespace
 
 std::string function_json(const FunctionView& view, std::string_view invoke_address) {
-  std::string text;
-  JsonWriter json(text);
+  JsonWriter json;
   write_view(json, view, invoke_address);
-  return text;
+  return json.take();
 }
 
 ListText::ListText(std::string invoke_address, bool is_summary, std::size_t count)
-    : invoke_address_(std::move(invoke_address)), is_summary_(is_summary), count_(count), json_(text_) {
+    : invoke_address_(std::move(invoke_address)), is_summary_(is_summary), count_(count) {
   json_.begin_object();
   json_.key("functions");
   json_.begin_array();
@@ -250,37 +249,35 @@ void ListText::add(const FunctionView& view) {
   // From the first ones room for all, and an eighth more: a text of many megabytes that grows is copied again and again,
   // and everything else waits for each of these copies.
   constexpr std::size_t kSample = 32;
-  if (++added_ == kSample && count_ > kSample) text_.reserve(text_.size() / kSample * count_ / 8 * 9);
+  if (++added_ == kSample && count_ > kSample) json_.reserve(json_.size() / kSample * count_ / 8 * 9);
 }
 
 std::string ListText::take() {
   json_.end_array();
   json_.end_object();
-  return std::move(text_);
+  return json_.take();
 }
 
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address) {
-  std::string text;
-  JsonWriter json(text);
+  JsonWriter json;
   json.begin_object();
   write_durable(json, deployed.function, invoke_address);
   json.member("deployed_revision", deployed.revision);
   json.member("changed", deployed.changed);
   json.member("event_sequence", deployed.event_sequence);
   json.end_object();
-  return text;
+  return json.take();
 }
 
 std::string names_json(const std::vector<FunctionName>& names) {
-  std::string text;
-  JsonWriter json(text);
+  JsonWriter json;
   json.begin_object();
   json.key("names");
   json.begin_array();
   for (const auto& name : names) json.value(name.value);
   json.end_array();
   json.end_object();
-  return text;
+  return json.take();
 }
 
 std::string explanation_json(const FunctionName& name, const std::vector<std::string>& lines) {
@@ -288,13 +285,12 @@ std::string explanation_json(const FunctionName& name, const std::vector<std::st
 }
 
 std::string events_json(const std::vector<FunctionEvent>& events) {
-  std::string text;
-  JsonWriter json(text);
+  JsonWriter json;
   json.begin_object();
   json.key("events");
   write_events(json, events);
   json.end_object();
-  return text;
+  return json.take();
 }
 
 std::string logs_json(const std::vector<ControlService::LogLine>& lines) {

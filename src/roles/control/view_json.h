@@ -21,8 +21,6 @@ class ListText {
  public:
   // `count`: about how many functions will be added.
   ListText(std::string invoke_address, bool is_summary, std::size_t count);
-  ListText(const ListText&) = delete;
-  ListText& operator=(const ListText&) = delete;
   void add(const FunctionView& view);
   // Once, at the end.
   std::string take();
@@ -32,8 +30,7 @@ class ListText {
   bool is_summary_;
   std::size_t count_;
   std::size_t added_ = 0;
-  std::string text_;
-  JsonWriter json_;  // into text_
+  JsonWriter json_;
 };
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
 std::string names_json(const std::vector<FunctionName>& names);
