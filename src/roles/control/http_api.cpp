@@ -26,8 +26,8 @@ using Query = std::vector<std::pair<std::string, std::string>>;
 constexpr std::int64_t kEventWaitMsMax = 60'000;
 constexpr std::int64_t kLogLinesMax = 10'000;
 constexpr std::uint32_t kLogLinesDefault = 100;
-// About a millisecond of work.
-constexpr std::size_t kFunctionsPerTurn = 16;
+// About half a millisecond of work.
+constexpr std::size_t kFunctionsPerTurn = 32;
 
 // What absent fields of a registration mean here. (Registrations by form start from the operator's profile.)
 const ScalingProfile& native_profile() {
