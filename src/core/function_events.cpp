@@ -71,10 +71,11 @@ void FunctionEvents::add(const FunctionEvent& event) {
   packer.put(kind);
   packer.put(event.text);
   if (event.end) {
-    packer.put_head(EndHead{event.end->exit_code, event.end->signal, static_cast<std::uint32_t>(event.end->detail.size()),
-                            static_cast<std::uint32_t>(event.end->last_output.size()), event.end->cause});
-    packer.put(event.end->detail);
-    packer.put(event.end->last_output);
+    const SandboxEnd& end = *event.end;
+    packer.put_head(EndHead{end.exit_code, end.signal, static_cast<std::uint32_t>(end.detail.size()),
+                            static_cast<std::uint32_t>(end.last_output.size()), end.cause});
+    packer.put(end.detail);
+    packer.put(end.last_output);
   }
   ++count_;
 }

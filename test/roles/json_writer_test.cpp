@@ -11,7 +11,8 @@ namespace dirigent::roles {
 namespace {
 
 std::string any_text(Rng& rng) {
-  static const std::vector<std::string> pieces{"a", "\"", "\\", "/", "\n", "\t", "\x01", "\x1f", "\x7f", "\xc3\xa9", "\xff", "\xe2\x82", "\xf0\x9f\x98\x80", " "};
+  static const std::vector<std::string> pieces{"a", "\"", "\\", "/", "\n", "\t", "\x01", "\x1f", "\x7f",
+                                               "\xc3\xa9", "\xff", "\xe2\x82", "\xf0\x9f\x98\x80", " "};
   std::string text;
   // Now and then longer than what the writer puts together before it is asked for room.
   for (auto n = rng.below(rng.below(50) == 0 ? 3000 : 8); n > 0; --n) text += pieces[rng.below(pieces.size())];
@@ -19,8 +20,10 @@ std::string any_text(Rng& rng) {
 }
 
 double any_number(Rng& rng) {
-  static const std::vector<double> odd{0, -0.0, 1, -1, 0.1, 1e15, 999'999'999'999'999, -1e15, 1e16, 1e300, 5e-324, 1e-7, 123456.789, 9007199254740993.0,
-                                       std::numeric_limits<double>::max(), std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()};
+  static const std::vector<double> odd{0, -0.0, 1, -1, 0.1, 1e15, 999'999'999'999'999, -1e15,
+                                       1e16, 1e300, 5e-324, 1e-7, 123456.789, 9007199254740993.0,
+                                       std::numeric_limits<double>::max(), std::numeric_limits<double>::infinity(),
+                                       std::numeric_limits<double>::quiet_NaN()};
   if (rng.below(2) == 0) return odd[rng.below(odd.size())];
   return (rng.unit() - 0.5) * static_cast<double>(rng.below(1'000'000));
 }

@@ -32,7 +32,7 @@ class Boxed {
   explicit operator bool() const { return value_ != nullptr; }
   const T& operator*() const { return *value_; }
   const T* operator->() const { return value_.get(); }
-  operator std::optional<T>() const { return value_ ? std::optional<T>(*value_) : std::nullopt; }  // NOLINT: meant to be implicit
+  operator std::optional<T>() const { return value_ ? std::optional<T>(*value_) : std::nullopt; }
 
  private:
   std::unique_ptr<T> value_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What happened to a function lately: the last fifty events, packed one behind the other, because every function has some
-// and nobody reads most of them. An event as a value takes 184 bytes and two texts on the heap, packed about 80 in all.
+// What happened to a function lately: the last fifty events, packed one behind the other, because every function has
+// some and nobody reads most of them. An event as a value takes 184 bytes and two texts on the heap, packed about 80.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ struct FunctionEvent {
   std::uint64_t sequence = 0;  // grows over all functions
   WallTime at;                 // filled in by the role, not kept
   Instant when;
-  std::string kind;            // "created", "verifying", "ready", "traffic", "scaled", "start-failed", "verify-failed", ...
+  std::string kind;            // "created", "verifying", "ready", "traffic", "scaled", "start-failed", ...
   std::optional<RevisionNumber> revision;
   std::string text;            // one line for people
   std::optional<SandboxEnd> end;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Writes JSON as text, part by part, without making values first: a list of ten thousand functions is made five times as
-// fast. The text is what print_json() gives for the same value, byte for byte. Private to the control role's APIs.
+// Writes JSON as text, part by part, without making values first: a list of ten thousand functions is made five times
+// as fast. The text is what print_json() gives for the same value, byte for byte. Private to the control role's APIs.
 //
 //   JsonWriter json;
 //   json.begin_object();
@@ -106,7 +106,8 @@ class JsonWriter {
   void put_long(std::string_view text);
   void flush();
 
-  // A value has dozens of pieces of a few bytes; they are put together here, so that the text is not asked for room each time.
+  // A value has dozens of pieces of a few bytes; they are put together here, so that the text is not asked for room
+  // each time.
   std::array<char, 1024> staged_;
   std::size_t staged_size_ = 0;
   std::string text_;

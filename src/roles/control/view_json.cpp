@@ -246,8 +246,8 @@ void ListText::add(const FunctionView& view) {
   } else {
     write_view(json_, view, invoke_address_);
   }
-  // From the first ones room for all, and an eighth more: a text of many megabytes that grows is copied again and again,
-  // and everything else waits for each of these copies.
+  // From the first ones room for all, and an eighth more: a text of many megabytes that grows is copied again and
+  // again, and everything else waits for each of these copies.
   constexpr std::size_t kSample = 32;
   if (++added_ == kSample && count_ > kSample) json_.reserve(json_.size() / kSample * count_ / 8 * 9);
 }
