@@ -14,7 +14,7 @@ const FunctionName& function_of(const CatalogCommand& command) {
 }
 
 const Function* Catalog::find(const FunctionName& name) const {
-  const auto found = index_.find(name);
+  const auto found = index_.find(name.value);
   return found == index_.end() ? nullptr : found->second;
 }
 
@@ -109,9 +109,9 @@ void Catalog::apply(const CatalogCommand& command) {
   if (const auto* put = std::get_if<PutFunction>(&command)) {
     ASSERT(!put->function.revisions.empty(), "function {}", put->function.name);
     const auto place = functions_.insert_or_assign(put->function.name, put->function).first;
-    index_[place->first] = &place->second;
+    index_[place->first.value] = &place->second;
   } else {
-    index_.erase(std::get<DropFunction>(command).name);
+    index_.erase(std::get<DropFunction>(command).name.value);
     functions_.erase(std::get<DropFunction>(command).name);
   }
 }

@@ -9,20 +9,32 @@
 namespace dirigent::core {
 
 namespace {
-constexpr std::size_t kEventsKept = 50;
 constexpr Duration kReportSilenceMax = 5s;  // a data plane reports every second while there is load
 }  // namespace
 
 std::uint32_t FunctionControl::waiting() const {
   std::uint32_t sum = 0;
-  for (const auto& [key, source] : sources) sum += source.load.waiting;
+  for (const Source& source : sources) sum += source.waiting;
   return sum;
 }
 
 std::uint32_t FunctionControl::in_flight() const {
   std::uint32_t sum = 0;
-  for (const auto& [key, source] : sources) sum += source.load.in_flight;
+  for (const Source& source : sources) sum += source.in_flight;
   return sum;
+}
+
+FunctionControl::Source& FunctionControl::source_of(SessionId session, std::uint32_t shard) {
+  const auto place = std::find_if(sources.begin(), sources.end(), [&](const Source& source) {
+    return source.session != session ? source.session > session : source.shard >= shard;
+  });
+  if (place != sources.end() && place->session == session && place->shard == shard) return *place;
+  return *sources.insert(place, Source{session, shard, 0, 0, {}});
+}
+
+const std::string* FunctionControl::digest_of(RevisionNumber revision) const {
+  const auto found = std::find_if(image_digests.begin(), image_digests.end(), [&](const auto& known) { return known.first == revision; });
+  return found == image_digests.end() ? nullptr : &found->second;
 }
 
 Conductor::Conductor(ConductorOptions options)
@@ -33,7 +45,7 @@ Conductor::~Conductor() = default;
 FunctionControl& Conductor::control_of(const FunctionName& name) {
   const auto [place, is_new] = controls_.try_emplace(name);
   if (is_new) {
-    place->second.name = name;
+    place->second.name = &place->first;
     place->second.number = ++next_control_;
   }
   return place->second;
@@ -46,9 +58,7 @@ const FunctionControl* Conductor::control(const FunctionName& name) const {
 
 void Conductor::note(const FunctionName& name, std::string kind, std::optional<RevisionNumber> revision, std::string text,
                      Work& work, std::optional<SandboxEnd> end) {
-  auto& events = control_of(name).events;
-  events.push_back({++event_sequence_, {}, work.now, std::move(kind), revision, std::move(text), std::move(end)});
-  if (events.size() > kEventsKept) events.pop_front();
+  control_of(name).events.add({++event_sequence_, {}, work.now, std::move(kind), revision, std::move(text), std::move(end)});
   work.effects.changed.insert(name);
 }
 
@@ -82,7 +92,7 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
   catalog_.apply(command);
   const Function* after = catalog_.find(name);
   if (after == nullptr) {
-    for (const SandboxId id : std::set<SandboxId>(fleet_.of(name))) {
+    for (const SandboxId id : std::vector<SandboxId>(fleet_.of(name))) {
       Sandbox* sandbox = fleet_.find(id);
       if (sandbox == nullptr) continue;
       if (sandbox->state == SandboxState::ready) {
@@ -121,7 +131,7 @@ void Conductor::commit(const CatalogCommand& command, Instant now, ConductorEffe
   }
   if (after->candidate != candidate_before && candidate_before && after->serving != candidate_before) {
     // The candidate was replaced or given up: its test instance goes with it.
-    for (const SandboxId id : std::set<SandboxId>(fleet_.of(name))) {
+    for (const SandboxId id : std::vector<SandboxId>(fleet_.of(name))) {
       Sandbox* sandbox = fleet_.find(id);
       if (sandbox != nullptr && sandbox->revision == *candidate_before && sandbox->is_verification &&
           (is_pending(sandbox->state) || sandbox->state == SandboxState::ready)) {
@@ -174,7 +184,7 @@ Status Conductor::worker_joined(SessionId session, const WorkerHello& hello, Ins
   std::set<SandboxId> reported;
   for (const auto& status : hello.sandboxes) reported.insert(status.id);
   // What it does not run is gone, whatever we ordered.
-  for (const SandboxId id : std::set<SandboxId>(node.sandboxes)) {
+  for (const SandboxId id : std::vector<SandboxId>(node.sandboxes)) {
     if (reported.contains(id)) continue;
     Sandbox* sandbox = fleet_.find(id);
     SandboxEnd end;
@@ -224,7 +234,7 @@ void Conductor::worker_said(SessionId session, const WorkerMessage& message, Ins
 
 // Replacements start elsewhere while the leaving worker drains: its sandboxes leave the routes now.
 void Conductor::evacuate(Node& node, Work& work) {
-  for (const SandboxId id : std::set<SandboxId>(node.sandboxes)) {
+  for (const SandboxId id : std::vector<SandboxId>(node.sandboxes)) {
     Sandbox* sandbox = fleet_.find(id);
     if (sandbox->state == SandboxState::ready) {
       drain(*sandbox, work);
@@ -278,7 +288,7 @@ Result<std::vector<NodeId>> Conductor::prefetch(const std::string& image, const 
 void Conductor::node_gone(const NodeId& id, Work& work) {
   Node* node = fleet_.find_node(id);
   if (node == nullptr || node->session) return;
-  for (const SandboxId sandbox_id : std::set<SandboxId>(node->sandboxes)) {
+  for (const SandboxId sandbox_id : std::vector<SandboxId>(node->sandboxes)) {
     Sandbox* sandbox = fleet_.find(sandbox_id);
     SandboxEnd end;
     end.cause = sandbox->state == SandboxState::stopping ? EndCause::requested : EndCause::node_lost;
@@ -320,8 +330,10 @@ void Conductor::data_plane_said(SessionId session, const DataPlaneMessage& messa
     const Function* function = catalog_.find(load->function);
     if (function == nullptr) return;
     FunctionControl& control = control_of(load->function);
-    auto& source = control.sources[{session, load->shard}];
-    source = {*load, now};
+    auto& source = control.source_of(session, load->shard);
+    source.waiting = load->waiting;
+    source.in_flight = load->in_flight;
+    source.at = now;
     control.arrivals += load->arrivals;
     control.completions += load->completions;
     control.request_seconds += load->average_concurrency * to_seconds(load->interval);
@@ -384,7 +396,7 @@ void Conductor::data_plane_lost(SessionId session, Instant now, ConductorEffects
 
 void Conductor::forget_load(SessionId session) {
   for (auto& [name, control] : controls_) {
-    std::erase_if(control.sources, [&](const auto& source) { return source.first.first == session; });
+    std::erase_if(control.sources, [&](const auto& source) { return source.session == session; });
     if (control.waiting() == 0) control.demand_since.reset();
   }
 }
@@ -447,13 +459,13 @@ void Conductor::tick(Instant now, ConductorEffects& effects) {
   }
   while (!function_wakeups_.empty() && function_wakeups_.begin()->when <= now) {
     FunctionControl& control = *function_wakeups_.begin()->control;
-    const FunctionName& name = control.name;
+    const FunctionName& name = *control.name;
     function_wakeups_.erase(function_wakeups_.begin());
     control.wakeup.reset();
     const Function* function = catalog_.find(name);
     if (function == nullptr) continue;
     if (control.next_sample && *control.next_sample <= now) {
-      std::erase_if(control.sources, [&](const auto& source) { return now - source.second.at > kReportSilenceMax; });
+      std::erase_if(control.sources, [&](const auto& source) { return now - source.at > kReportSilenceMax; });
       sample(*function, control, false, work);
     }
     if (control.next_look && *control.next_look <= now) look(*function, control, false, work);

@@ -11,7 +11,8 @@ namespace dirigent::core {
 void Conductor::observed(Node& node, const SandboxStatus& status, Work& work) {
   if (!status.image_digest.empty() && catalog_.find(status.function) != nullptr) {
     // The first one says it for all nodes; a worker that always asks the registry may have another, and keeps it.
-    control_of(status.function).image_digests.try_emplace(status.revision, status.image_digest);
+    FunctionControl& control = control_of(status.function);
+    if (control.digest_of(status.revision) == nullptr) control.image_digests.emplace_back(status.revision, status.image_digest);
   }
   Sandbox* sandbox = fleet_.find(status.id);
   if (sandbox != nullptr && sandbox->node != node.info.id) return;  // an id of another node: not this worker's to report

@@ -14,9 +14,9 @@ namespace dirigent::core {
 
 void Conductor::sample(const Function& function, FunctionControl& control, bool is_urgent, Work& work) {
   policy::LoadSample sample;
-  for (const auto& [key, source] : control.sources) {
-    sample.current += source.load.waiting + source.load.in_flight;
-    sample.waiting += source.load.waiting;
+  for (const auto& source : control.sources) {
+    sample.current += source.waiting + source.in_flight;
+    sample.waiting += source.waiting;
   }
   sample.arrivals = control.arrivals;
   sample.completions = control.completions;
@@ -229,10 +229,10 @@ Conductor::Start Conductor::start_one(const Function& function, FunctionControl&
   if (!is_spare) control.no_room_since.reset();
   control.last_placement = *decision;
   const Node* node = fleet_.find_node(decision->node);
-  const auto digest = control.image_digests.find(revision.number);
+  const std::string* digest = control.digest_of(revision.number);
   work.effects.worker_orders.emplace_back(*node->session,
                                           StartSandbox{options_.term, id, function.name, revision.number, revision.spec,
-                                                       digest == control.image_digests.end() ? "" : digest->second});
+                                                       digest == nullptr ? "" : *digest});
   work.effects.changed.insert(function.name);
   return Start::ordered;
 }
@@ -246,7 +246,7 @@ void Conductor::start_queued(Work& work) {
     start_queue_.pop_front();
     control.is_queued = false;
     const std::size_t before = work.effects.worker_orders.size();
-    reconcile(control.name, work);
+    reconcile(*control.name, work);
     if (work.effects.worker_orders.size() == before) {
       ++vain;
     } else if (!control.is_queued && !control.no_room_since) {

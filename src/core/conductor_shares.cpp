@@ -103,8 +103,8 @@ void Conductor::assign_owner(Sandbox& sandbox) {
   const FunctionControl& known = control_of(sandbox.function);
   for (const auto& [session, plane] : data_planes_) {
     std::int64_t need = 0;
-    for (const auto& [key, source] : known.sources) {
-      if (key.first == session) need += source.load.waiting + source.load.in_flight;
+    for (const auto& source : known.sources) {
+      if (source.session == session) need += source.waiting + source.in_flight;
     }
     for (const SandboxId id : fleet_.of(sandbox.function)) {
       const Sandbox& other = fleet_.sandboxes().at(id);
@@ -126,9 +126,9 @@ void Conductor::rebalance_owners(const Function& function, FunctionControl& cont
   std::map<SessionId, std::int64_t> spare;  // slots minus load
   std::map<SessionId, std::uint32_t> waiting;
   for (const auto& [session, plane] : data_planes_) spare[session] = 0;
-  for (const auto& [key, source] : control.sources) {
-    spare[key.first] -= source.load.waiting + source.load.in_flight;
-    waiting[key.first] += source.load.waiting;
+  for (const auto& source : control.sources) {
+    spare[source.session] -= source.waiting + source.in_flight;
+    waiting[source.session] += source.waiting;
   }
   std::vector<Sandbox*> ready;
   for (const SandboxId id : fleet_.of(function.name)) {

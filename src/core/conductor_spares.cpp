@@ -46,13 +46,13 @@ void Conductor::use_spares(FunctionControl& control, std::vector<Sandbox*>& spar
     // What its start took was over before anybody asked.
     if (spare->state == SandboxState::ready) {
       spare->phases = {};
-      route_changed(control.name, work);
+      route_changed(*control.name, work);
       if (!control.next_sample) control.next_sample = work.now + 1s;
     }
     if (control.demand_since) spare->phases.schedule = work.now - *control.demand_since;
     control.next_spare = std::max(control.next_spare.value_or(work.now), work.now + kSpareBehind);
     current.push_back(spare);
-    work.effects.changed.insert(control.name);
+    work.effects.changed.insert(*control.name);
   }
 }
 

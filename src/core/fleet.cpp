@@ -10,6 +10,14 @@ namespace dirigent::core {
 
 namespace {
 bool is_pending(SandboxState state) { return state == SandboxState::placed || state == SandboxState::starting; }
+
+// Most ids are newer than all others; only sandboxes that are taken in may be older.
+void insert_sorted(std::vector<SandboxId>& ids, SandboxId id) { ids.insert(std::upper_bound(ids.begin(), ids.end(), id), id); }
+void erase_sorted(std::vector<SandboxId>& ids, SandboxId id) {
+  const auto place = std::lower_bound(ids.begin(), ids.end(), id);
+  ASSERT(place != ids.end() && *place == id, "sandbox {}", to_string(id));
+  ids.erase(place);
+}
 }  // namespace
 
 std::uint64_t Sandbox::held() const {
@@ -125,7 +133,7 @@ void Fleet::refresh(const Node& node) {
 
 void Fleet::reserve(Node& node, const Sandbox& sandbox) {
   node.reserved += sandbox.reserved;
-  node.sandboxes.insert(sandbox.id);
+  insert_sorted(node.sandboxes, sandbox.id);
   if (is_pending(sandbox.state)) ++node.pending;
   refresh(node);
 }
@@ -142,7 +150,7 @@ Result<policy::PlacementDecision> Fleet::place(Sandbox sandbox, const RevisionSp
   sandbox.concurrency_limit = spec.concurrency_limit;
   reserve(*node, sandbox);
   ASSERT(node->reserved.fits_in(node->info.capacity), "node {} is over-reserved", node->info.id);
-  by_function_[sandbox.function].insert(sandbox.id);
+  insert_sorted(by_function_[sandbox.function], sandbox.id);
   const SandboxId id = sandbox.id;
   const bool is_new = sandboxes_.emplace(id, std::move(sandbox)).second;
   ASSERT(is_new, "sandbox {}", to_string(id));
@@ -165,7 +173,7 @@ Sandbox& Fleet::adopt(const SandboxStatus& status, Node& node, const RevisionSpe
   sandbox.ready_at = sandbox.placed_at;
   sandbox.last_busy_at = now;
   reserve(node, sandbox);
-  by_function_[sandbox.function].insert(sandbox.id);
+  insert_sorted(by_function_[sandbox.function], sandbox.id);
   const auto [place, is_new] = sandboxes_.emplace(status.id, std::move(sandbox));
   ASSERT(is_new, "sandbox {}", to_string(status.id));
   return place->second;
@@ -187,9 +195,9 @@ void Fleet::move(Sandbox& sandbox, SandboxState to, Instant now) {
   }
   if (to == SandboxState::gone) {
     node->reserved -= sandbox.reserved;
-    node->sandboxes.erase(sandbox.id);
+    erase_sorted(node->sandboxes, sandbox.id);
     const auto peers = by_function_.find(sandbox.function);
-    peers->second.erase(sandbox.id);
+    erase_sorted(peers->second, sandbox.id);
     if (peers->second.empty()) by_function_.erase(peers);
     const SandboxId id = sandbox.id;
     sandboxes_.erase(id);  // `sandbox` is gone from here on
@@ -202,8 +210,8 @@ Sandbox* Fleet::find(SandboxId id) {
   return found == sandboxes_.end() ? nullptr : &found->second;
 }
 
-const std::set<SandboxId>& Fleet::of(const FunctionName& function) const {
-  static const std::set<SandboxId> none;
+const std::vector<SandboxId>& Fleet::of(const FunctionName& function) const {
+  static const std::vector<SandboxId> none;
   const auto found = by_function_.find(function);
   return found == by_function_.end() ? none : found->second;
 }

@@ -101,7 +101,6 @@ void KnativeAutoscaler::reconfigure(const ScalingSettings& settings, std::uint32
   settings_ = settings;
   concurrency_limit_ = concurrency_limit;
   windows_.reconfigure(settings, last_now_);
-  guard_.reconfigure(settings);
 }
 
 ScalingDecision KnativeAutoscaler::decide(const ScalingInput& input) {
@@ -116,7 +115,7 @@ ScalingDecision KnativeAutoscaler::decide(const ScalingInput& input) {
   decision.target = spec.target;
   if (!windows_.has_data(input.now)) {
     decision.excess_burst_capacity = excess_burst_before_first_look(spec, settings_.initial_scale);
-    guard_.apply(std::nullopt, decision);
+    guard_.apply(settings_, std::nullopt, decision);
     return decision;
   }
 
@@ -149,7 +148,7 @@ ScalingDecision KnativeAutoscaler::decide(const ScalingInput& input) {
       decision.note = input.urgent ? "requests waiting" : "needed within the panic window";
     }
   }
-  guard_.apply(desired, decision);
+  guard_.apply(settings_, desired, decision);
   return decision;
 }
 

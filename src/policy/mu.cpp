@@ -91,7 +91,6 @@ class MuAutoscaler final : public Autoscaler {
     settings_ = settings;
     concurrency_limit_ = concurrency_limit;
     windows_.reconfigure(settings, last_now_);
-    guard_.reconfigure(settings);
   }
 
   ScalingDecision decide(const ScalingInput& input) override;
@@ -130,7 +129,7 @@ ScalingDecision MuAutoscaler::decide(const ScalingInput& input) {
   decision.target =
       resolve_target(settings_.metric, concurrency_limit_, settings_.target, settings_.utilization_percent).target;
   if (!windows_.has_data(input.now)) {
-    guard_.apply(std::nullopt, decision);
+    guard_.apply(settings_, std::nullopt, decision);
     return decision;
   }
   decision.stable_average = windows_.stable(input.now);
@@ -161,7 +160,7 @@ ScalingDecision MuAutoscaler::decide(const ScalingInput& input) {
     desired = 1;
     decision.note = "one while there is load";
   }
-  guard_.apply(static_cast<std::uint32_t>(std::min(desired, 2147483647.0)), decision);
+  guard_.apply(settings_, static_cast<std::uint32_t>(std::min(desired, 2147483647.0)), decision);
   return decision;
 }
 

@@ -108,7 +108,6 @@ class PredictiveAutoscaler final : public Autoscaler {
     settings_ = settings;
     concurrency_limit_ = concurrency_limit;
     windows_.reconfigure(settings, last_now_);
-    guard_.reconfigure(settings);
   }
 
   ScalingDecision decide(const ScalingInput& input) override;
@@ -188,7 +187,7 @@ ScalingDecision PredictiveAutoscaler::decide(const ScalingInput& input) {
   family_.smooth_when_due(input.now);
 
   if (!windows_.has_data(input.now) && !has_forecast()) {
-    guard_.apply(std::nullopt, decision);
+    guard_.apply(settings_, std::nullopt, decision);
     return decision;
   }
   decision.stable_average = windows_.stable(input.now);
@@ -211,7 +210,7 @@ ScalingDecision PredictiveAutoscaler::decide(const ScalingInput& input) {
     desired = need;
     decision.note = input.urgent ? "requests waiting" : "needed within the panic window";
   }
-  guard_.apply(static_cast<std::uint32_t>(std::min(desired, 2147483647.0)), decision);
+  guard_.apply(settings_, static_cast<std::uint32_t>(std::min(desired, 2147483647.0)), decision);
   return decision;
 }
 

@@ -76,21 +76,21 @@ ScaleOutcome apply_scale_rules(const ScaleRules& rules, const ScaleSituation& si
 // --- ScaleGuard ---------------------------------------------------------------------------------------------------
 
 ScaleGuard::ScaleGuard(const ScalingSettings& settings, std::uint32_t ready, Instant now)
-    : settings_(settings), since_(now), initial_reached_(ready >= settings.initial_scale) {
+    : since_(now), initial_reached_(ready >= settings.initial_scale) {
   const std::uint32_t wanted_at_once = std::max(settings.min_scale, settings.initial_scale);
   activity_ = ready > 0 ? Activity::active : wanted_at_once > 0 ? Activity::activating : Activity::inactive;
 }
 
-ScaleRules ScaleGuard::rules(const ScalingInput& input) const {
-  return {.min_scale = settings_.min_scale,
-          .max_scale = settings_.max_scale,
-          .initial_scale = settings_.initial_scale,
+ScaleRules ScaleGuard::rules(const ScalingSettings& settings, const ScalingInput& input) const {
+  return {.min_scale = settings.min_scale,
+          .max_scale = settings.max_scale,
+          .initial_scale = settings.initial_scale,
           .initial_reached = initial_reached_,
           .reachability = input.reachable ? Reachability::reachable : Reachability::unreachable,
-          .scale_to_zero = settings_.scale_to_zero,
-          .stable_window = settings_.stable_window,
-          .grace = settings_.scale_to_zero_grace,
-          .retention = settings_.last_sandbox_retention,
+          .scale_to_zero = settings.scale_to_zero,
+          .stable_window = settings.stable_window,
+          .grace = settings.scale_to_zero_grace,
+          .retention = settings.last_sandbox_retention,
           .activation_max = kActivationMax};
 }
 
@@ -105,7 +105,7 @@ void ScaleGuard::decide_without_data(const ScaleRules& rules, ScalingDecision& d
   ScaleBounds bounds = scale_bounds(rules);
   // An initial scale of one is not a bound of apply_scale_rules (any wish implies it), but without a wish it must be
   // kept.
-  if (decision.input.reachable && !initial_reached_) bounds.min = std::max(bounds.min, settings_.initial_scale);
+  if (decision.input.reachable && !initial_reached_) bounds.min = std::max(bounds.min, rules.initial_scale);
   const std::uint32_t present = decision.input.ready + decision.input.starting;
   const std::uint32_t bounded = clamp_to(bounds, present);
   decision.raw = present;
@@ -118,10 +118,10 @@ void ScaleGuard::decide_without_data(const ScaleRules& rules, ScalingDecision& d
   decision.note = bounded > present ? fmt::format("min scale {}", bounds.min) : fmt::format("max scale {}", bounds.max);
 }
 
-void ScaleGuard::apply(std::optional<std::uint32_t> wished, ScalingDecision& decision) {
+void ScaleGuard::apply(const ScalingSettings& settings, std::optional<std::uint32_t> wished, ScalingDecision& decision) {
   const ScalingInput& input = decision.input;
-  if (input.ready >= settings_.initial_scale) initial_reached_ = true;
-  const ScaleRules now_rules = rules(input);
+  if (input.ready >= settings.initial_scale) initial_reached_ = true;
+  const ScaleRules now_rules = rules(settings, input);
   const std::uint32_t present = input.ready + input.starting;
   const std::uint32_t needed = ready_needed(now_rules);
   if (!wished) {
@@ -154,7 +154,7 @@ void ScaleGuard::apply(std::optional<std::uint32_t> wished, ScalingDecision& dec
     if (outcome.rule == "raised to the minimum") {
       decision.note = fmt::format("min scale {}", scale_bounds(now_rules).min);
     } else if (outcome.rule == "cut to the maximum") {
-      decision.note = fmt::format("max scale {}", settings_.max_scale);
+      decision.note = fmt::format("max scale {}", settings.max_scale);
     } else if (!outcome.rule.empty()) {
       decision.note = outcome.rule;
     }

@@ -61,17 +61,15 @@ Activity next_activity(Activity activity, std::optional<std::uint32_t> wanted, s
 class ScaleGuard {
  public:
   ScaleGuard(const ScalingSettings& settings, std::uint32_t ready, Instant now);
-  void reconfigure(const ScalingSettings& settings) { settings_ = settings; }
   // Fills in `desired` and `note` of a decision from what the policy wished (nullopt: no data). `note` as it comes
-  // names the rule of the policy itself and is replaced when a later rule has the last word.
-  void apply(std::optional<std::uint32_t> wished, ScalingDecision& decision);
+  // names the rule of the policy itself and is replaced when a later rule has the last word. `settings`: the present ones.
+  void apply(const ScalingSettings& settings, std::optional<std::uint32_t> wished, ScalingDecision& decision);
 
  private:
-  [[nodiscard]] ScaleRules rules(const ScalingInput& input) const;
+  [[nodiscard]] ScaleRules rules(const ScalingSettings& settings, const ScalingInput& input) const;
   void settle(Activity activity, Instant now);
   void decide_without_data(const ScaleRules& rules, ScalingDecision& decision) const;
 
-  ScalingSettings settings_;
   Activity activity_;
   Instant since_;
   bool initial_reached_;

@@ -40,22 +40,22 @@ double decay_coefficient(std::size_t buckets) {
 // --- TimeBuckets --------------------------------------------------------------------------------------------------
 
 TimeBuckets::TimeBuckets(Duration window, Duration granularity, Aggregation aggregation)
-    : window_(window), granularity_(granularity), aggregation_(aggregation), ring_(slots_of(window, granularity), 0.0) {
-  decay_ = decay_coefficient(ring_.size());
+    : window_(window), granularity_(granularity), aggregation_(aggregation), decay_(0), buckets_(slots_of(window, granularity)) {
+  decay_ = decay_coefficient(buckets_);
 }
 
 std::int64_t TimeBuckets::index_of(Instant at) const {
   return floor_divide(at.time_since_epoch().count(), granularity_.count());
 }
 
-std::size_t TimeBuckets::place(std::int64_t index) const { return wrap(index, ring_.size()); }
+std::size_t TimeBuckets::place(std::int64_t index) const { return wrap(index, buckets_); }
 
 bool TimeBuckets::outlived(std::int64_t newer, std::int64_t older) const {
   return (newer - older) * granularity_.count() >= window_.count();
 }
 
 std::int64_t TimeBuckets::written() const {
-  return std::min(last_ - *first_ + 1, static_cast<std::int64_t>(ring_.size()));
+  return std::min(last_ - *first_ + 1, static_cast<std::int64_t>(buckets_));
 }
 
 void TimeBuckets::clear() {
@@ -68,6 +68,7 @@ void TimeBuckets::record(Instant at, double value) {
   const std::int64_t index = index_of(at);
   if (!first_ || outlived(index, last_)) {
     clear();
+    ring_.resize(buckets_, 0.0);
     first_ = last_ = index;
   } else if (index > last_) {
     for (std::int64_t i = last_ + 1; i <= index; ++i) {
@@ -95,14 +96,14 @@ double TimeBuckets::average(Instant now) const {
 double TimeBuckets::linear_average(std::int64_t now) const {
   double sum = total_;
   for (std::int64_t i = last_ + 1; i <= now; ++i) sum -= ring_[place(i)];
-  const std::int64_t divisor = std::min(written(), static_cast<std::int64_t>(ring_.size()) - (now - last_));
+  const std::int64_t divisor = std::min(written(), static_cast<std::int64_t>(buckets_) - (now - last_));
   return divisor > 0 ? sum / static_cast<double>(divisor) : 0;
 }
 
 double TimeBuckets::weighted_average(std::int64_t now) const {
   double sum = 0;
   double weight = decay_ * std::pow(1 - decay_, static_cast<double>(now - last_));
-  const std::int64_t oldest = std::max(*first_, now - static_cast<std::int64_t>(ring_.size()) + 1);
+  const std::int64_t oldest = std::max(*first_, now - static_cast<std::int64_t>(buckets_) + 1);
   // A weight below a billionth cannot show in six digits of any load there is.
   for (std::int64_t i = last_; i >= oldest && weight > 1e-12; --i) {
     sum += ring_[place(i)] * weight;
@@ -113,11 +114,12 @@ double TimeBuckets::weighted_average(std::int64_t now) const {
 
 void TimeBuckets::resize(Duration window, Instant now) {
   if (window == window_) return;
-  const bool stale = is_empty(now);
-  std::vector<double> ring(slots_of(window, granularity_), 0.0);
+  const std::size_t buckets = slots_of(window, granularity_);
+  std::vector<double> ring;
   double total = 0;
-  if (!stale) {
-    const auto old_size = static_cast<std::int64_t>(ring_.size());
+  if (!is_empty(now)) {
+    ring.resize(buckets, 0.0);
+    const auto old_size = static_cast<std::int64_t>(buckets_);
     const auto kept = std::min(static_cast<std::int64_t>(ring.size()), old_size);
     for (std::int64_t i = last_; i > last_ - kept; --i) {
       const double value = ring_[place(i)];
@@ -130,17 +132,15 @@ void TimeBuckets::resize(Duration window, Instant now) {
     first_.reset();
   }
   ring_ = std::move(ring);
+  buckets_ = buckets;
   total_ = total;
   window_ = window;
-  decay_ = decay_coefficient(ring_.size());
+  decay_ = decay_coefficient(buckets_);
 }
 
 // --- SlidingMaximum -----------------------------------------------------------------------------------------------
 
-SlidingMaximum::SlidingMaximum(std::size_t slots) : slots_(slots) {
-  ASSERT(slots > 0);
-  ring_.resize(std::min<std::size_t>(slots, 8));
-}
+SlidingMaximum::SlidingMaximum(std::size_t slots) : slots_(slots) { ASSERT(slots > 0); }
 
 SlidingMaximum::SlidingMaximum(Duration window, Duration granularity) : SlidingMaximum(slots_of(window, granularity)) {
   granularity_ = granularity;
@@ -155,7 +155,7 @@ std::uint32_t SlidingMaximum::record(std::int64_t index, std::uint32_t value) {
   if (count_ > 0 && entry(count_ - 1).index == index && entry(count_ - 1).value >= value) return entry(0).value;
   while (count_ > 0 && entry(count_ - 1).value <= value) --count_;
   if (count_ == ring_.size()) {
-    std::vector<Entry> larger(ring_.size() * 2);
+    std::vector<Entry> larger(std::max<std::size_t>(1, ring_.size() * 2));
     for (std::size_t i = 0; i < count_; ++i) larger[i] = entry(i);
     ring_ = std::move(larger);
     head_ = 0;

@@ -35,7 +35,7 @@ class TimeBuckets {
   // True when nothing was written for a whole window (or ever).
   [[nodiscard]] bool is_empty(Instant now) const;
   [[nodiscard]] double sum() const { return total_; }
-  [[nodiscard]] std::size_t buckets() const { return ring_.size(); }
+  [[nodiscard]] std::size_t buckets() const { return buckets_; }
   // Keeps the newest values that still fit. REQUIRES: window > 0.
   void resize(Duration window, Instant now);
   void set_aggregation(Aggregation aggregation) { aggregation_ = aggregation; }
@@ -54,7 +54,8 @@ class TimeBuckets {
   Duration granularity_;
   Aggregation aggregation_;
   double decay_;
-  std::vector<double> ring_;
+  std::size_t buckets_;
+  std::vector<double> ring_;           // empty until the first write: most functions are never called
   double total_ = 0;
   std::optional<std::int64_t> first_;  // index of the first write of the unbroken history
   std::int64_t last_ = 0;              // index of the newest write; valid when first_ is

@@ -39,7 +39,17 @@ class MemoryBackend final : public LogBackend {
   std::map<std::string, std::string> records_;
 };
 
+class ForgetfulBackend final : public LogBackend {
+ public:
+  Status commit(const std::vector<const std::vector<Write>*>&) override { return {}; }
+  Result<std::vector<std::pair<std::string, std::string>>> read_all(const std::string&) override {
+    return std::vector<std::pair<std::string, std::string>>{};
+  }
+};
+
 }  // namespace
+
+std::unique_ptr<StateLog> forgetful_state_log() { return queued_state_log(std::make_unique<ForgetfulBackend>()); }
 
 std::unique_ptr<StateLog> memory_state_log() { return queued_state_log(std::make_unique<MemoryBackend>()); }
 

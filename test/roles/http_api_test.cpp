@@ -3,6 +3,7 @@
 
 #include "fakes/contains.h"
 #include "fakes/fake_control_service.h"
+#include "fakes/full_function.h"
 #include "roles/api_harness.h"
 #include "roles/control/json_text.h"
 
@@ -256,6 +257,32 @@ TEST_CASE("api: a summary says nothing that the whole list does not, whatever th
     f.service.functions.emplace(more.function.name, more);
   }
   both();
+}
+
+TEST_CASE("api: the list has of each function what its own view has, byte for byte") {
+  Fixture f;
+  f.put_hello();
+  // More than the list samples to make room, and more than one turn of the loop takes.
+  for (int i = 0; i < 50; ++i) {
+    auto view = i % 2 == 0 ? fakes::sample_view() : f.service.functions.at(FunctionName{"hello"});
+    view.function.name = FunctionName{fmt::format("more-{}", i)};
+    if (i % 4 == 0) view.function.serving.reset();
+    f.service.functions.emplace(view.function.name, view);
+  }
+  for (const bool has_data_plane : {true, false}) {
+    if (!has_data_plane) f.service.data_plane_list.clear();
+    std::string expected;
+    for (const auto& [name, view] : f.service.functions) {
+      expected += (expected.empty() ? "" : ",") + f.api.ask("GET", "/v1/functions/" + name.value).body;
+    }
+    CHECK(f.api.ask("GET", "/v1/functions").body == R"({"functions":[)" + expected + "]}");
+  }
+  const auto one = parse_json(f.api.ask("GET", "/v1/functions/more-0").body);
+  REQUIRE(one);
+  CHECK((*one)["status"]["sandboxes"].size() == 5);
+  CHECK((*one)["events"][1]["end"]["cause"] == "out-of-memory");
+  CHECK((*one)["revisions"][1]["spec"]["secrets"]["key.pem"].is_null());
+  CHECK((*one)["revisions"][1]["spec"]["timeout_ms"] == 1500);
 }
 
 TEST_CASE("api: health, readiness, metrics, cluster and data planes answer what the role says") {

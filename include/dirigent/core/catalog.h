@@ -12,8 +12,9 @@
 #include <map>
 #include <optional>
 #include <set>
-#include <unordered_map>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -80,7 +81,7 @@ class Catalog {
   Error unknown(const FunctionName& name) const;
 
   std::map<FunctionName, Function> functions_;
-  std::unordered_map<FunctionName, const Function*> index_;  // of functions_, for find()
+  std::unordered_map<std::string_view, const Function*> index_;  // of functions_, for find(); the names are theirs
   std::set<FunctionName> claimed_;
   std::map<NodeId, NodeUse> node_uses_;
 };

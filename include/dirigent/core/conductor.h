@@ -13,7 +13,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <list>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,9 +23,11 @@
 #include <utility>
 #include <vector>
 
+#include "dirigent/base/boxed.h"
 #include "dirigent/base/random.h"
 #include "dirigent/core/catalog.h"
 #include "dirigent/core/fleet.h"
+#include "dirigent/core/function_events.h"
 #include "dirigent/model/messages.h"
 #include "dirigent/policy/autoscaler.h"
 #include "dirigent/policy/placement.h"
@@ -51,20 +52,9 @@ struct ConductorOptions {
   Duration stop_patience = 45s;             // a worker that has not confirmed a stop by then is asked again
 };
 
-// One thing that happened to a function.
-struct FunctionEvent {
-  std::uint64_t sequence = 0;  // grows over all functions
-  WallTime at;                 // filled in by the role
-  Instant when;
-  std::string kind;            // "created", "verifying", "ready", "traffic", "scaled", "start-failed", "verify-failed", ...
-  std::optional<RevisionNumber> revision;
-  std::string text;            // one line for people
-  std::optional<SandboxEnd> end;
-};
-
 // What the conductor knows of a function besides its catalog entry; for views, explanations and tests.
 struct FunctionControl {
-  FunctionName name;
+  const FunctionName* name = nullptr;  // the conductor's
   std::uint64_t number = 0;            // in order of appearance: what happens at one instant happens in this order
   std::unique_ptr<policy::Autoscaler> autoscaler;
   RevisionNumber scaled_revision;      // whose settings the autoscaler has
@@ -75,11 +65,14 @@ struct FunctionControl {
   std::optional<Instant> wakeup;       // its place among the wake-ups
   std::optional<Instant> demand_since; // the oldest unanswered demand, for StartPhases::schedule
 
-  struct Source {                      // one shard of one data plane
-    FunctionLoad load;
+  struct Source {                      // one shard of one data plane, and what it said last
+    SessionId session;
+    std::uint32_t shard = 0;
+    std::uint32_t waiting = 0;
+    std::uint32_t in_flight = 0;
     Instant at;
   };
-  std::map<std::pair<SessionId, std::uint32_t>, Source> sources;
+  std::vector<Source> sources;         // by session and shard
   std::uint64_t arrivals = 0;          // since the last sample
   std::uint64_t completions = 0;
   double request_seconds = 0;          // waiting and in flight, added up
@@ -94,20 +87,22 @@ struct FunctionControl {
   std::uint32_t failures_in_row = 0;
   std::vector<NodeId> excluded;        // nodes where a start just failed
   std::optional<Instant> no_room_since;
-  std::optional<SandboxEnd> last_failure;
+  Boxed<SandboxEnd> last_failure;
   std::optional<RevisionNumber> verifying;
   bool is_queued = false;              // in the queue of starts
   bool wanted_once = false;            // a decision or an order has set `wanted`
   std::optional<Instant> next_spare;   // no spare is started before this
 
   std::optional<policy::ScalingDecision> last_scaling;
-  std::optional<policy::PlacementDecision> last_placement;
-  std::list<FunctionEvent> events;     // newest last, bounded
+  Boxed<policy::PlacementDecision> last_placement;
+  FunctionEvents events;
   // What the image's reference of each revision stood for at its first start: every node uses the same from then on.
-  std::map<RevisionNumber, std::string> image_digests;
+  std::vector<std::pair<RevisionNumber, std::string>> image_digests;
 
   [[nodiscard]] std::uint32_t waiting() const;
   [[nodiscard]] std::uint32_t in_flight() const;
+  Source& source_of(SessionId session, std::uint32_t shard);  // a new one when it has not said anything yet
+  [[nodiscard]] const std::string* digest_of(RevisionNumber revision) const;  // nullptr: not known yet
 };
 
 struct ConductorEffects {

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -31,7 +30,7 @@ struct Node {
   Instant lost_at{};                 // when the session was lost
   NodeUsage usage;
   Resources reserved;
-  std::set<SandboxId> sandboxes;     // all that hold a reservation
+  std::vector<SandboxId> sandboxes;  // all that hold a reservation, by id
   std::uint32_t pending = 0;         // of these: placed or starting
   NodeUse use = NodeUse::open;
   bool leaving = false;
@@ -109,7 +108,7 @@ class Fleet {
   Sandbox* find(SandboxId id);
   [[nodiscard]] const std::unordered_map<SandboxId, Sandbox>& sandboxes() const { return sandboxes_; }
   // Of one function, any state; ids in order of creation.
-  [[nodiscard]] const std::set<SandboxId>& of(const FunctionName& function) const;
+  [[nodiscard]] const std::vector<SandboxId>& of(const FunctionName& function) const;
 
  private:
   void reserve(Node& node, const Sandbox& sandbox);
@@ -123,7 +122,7 @@ class Fleet {
   std::unordered_set<const Node*> busy_nodes_;
   std::unordered_map<SessionId, NodeId> by_session_;
   std::unordered_map<SandboxId, Sandbox> sandboxes_;
-  std::unordered_map<FunctionName, std::set<SandboxId>> by_function_;
+  std::unordered_map<FunctionName, std::vector<SandboxId>> by_function_;  // each by id
 };
 
 }  // namespace dirigent::core

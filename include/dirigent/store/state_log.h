@@ -41,5 +41,7 @@ Result<std::unique_ptr<StateLog>> open_state_log(const std::string& directory);
 
 // Durable as long as the process lives.
 std::unique_ptr<StateLog> memory_state_log();
+// Keeps nothing and confirms every write: for a role whose state ends with it, and which has it in memory anyway.
+std::unique_ptr<StateLog> forgetful_state_log();
 
 }  // namespace dirigent::store

@@ -95,7 +95,7 @@ Status ControlRoleImpl::open() {
 
 Status ControlRoleImpl::open_alone() {
   if (options_.state_directory.empty()) {
-    log_ = store::memory_state_log();
+    log_ = store::forgetful_state_log();
   } else {
     auto log = store::open_state_log(options_.state_directory);
     if (!log) return failure(log.error());

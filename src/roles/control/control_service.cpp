@@ -105,9 +105,10 @@ std::vector<FunctionEvent> ControlRoleImpl::events_after(const FunctionName& nam
   if (control == nullptr) return events;
   const Instant now = io::Loop::now();
   const WallTime wall = io::Loop::wall_now();
-  for (const auto& event : control->events) {
+  events.reserve(control->events.size());
+  for (FunctionEvent event : control->events) {
     if (event.sequence <= after) continue;
-    events.push_back(event);
+    events.push_back(std::move(event));
     events.back().at = wall - std::chrono::duration_cast<std::chrono::microseconds>(now - event.when);
   }
   return events;

@@ -9,7 +9,8 @@
 #include <set>
 
 #include "dirigent/base/text.h"
-#include "roles/control/function_object.h"
+#include "roles/control/function_writer.h"
+#include "roles/control/json_text.h"
 
 namespace dirigent::roles {
 
@@ -88,9 +89,12 @@ Status read(const Json& value, std::string_view name, std::map<std::string, std:
 }
 
 // Milliseconds with a fraction when the value has one; exact for every duration below 100 days.
-Json milliseconds(Duration duration) {
-  if (duration % 1ms == Duration::zero()) return duration / 1ms;
-  return to_milliseconds(duration);
+void write_milliseconds(JsonWriter& json, Duration duration) {
+  if (duration % 1ms == Duration::zero()) {
+    json.value(duration / 1ms);
+  } else {
+    json.value(to_milliseconds(duration));
+  }
 }
 Status read_milliseconds(const Json& value, std::string_view name, Duration& out) {
   if (!value.is_number()) return mistyped(name, value, "a number of milliseconds");
@@ -124,37 +128,57 @@ Result<HttpProtocol> parse_protocol(std::string_view text) {
 
 // --- the table ------------------------------------------------------------------------------------------------------
 
-using Write = Json (*)(const RevisionSpec&);
+using Write = void (*)(JsonWriter&, const RevisionSpec&);
 using Read = Status (*)(const Json&, std::string_view name, RevisionSpec&);
 struct Field {
   std::string_view name;
   Write write;
   Read read;
+  void (*copy)(const RevisionSpec& from, RevisionSpec& to);
   std::string_view human_name{};  // the form for people, without the unit in its name
   Read read_human = nullptr;
+  Read merge = nullptr;           // of maps: changes the keys that are named, null takes one away
 };
 
+// In a change of a map only the keys that it names change.
+Status merge_map(const Json& value, std::string_view name, std::map<std::string, std::string>& out) {
+  for (const auto& [key, element] : value.items()) {
+    if (element.is_null()) {
+      out.erase(key);
+    } else if (element.is_string()) {
+      out[key] = element.get<std::string>();
+    } else {
+      return mistyped(fmt::format("{}.{}", name, key), element, "a string");
+    }
+  }
+  return {};
+}
+
 template <auto Get>
-Field plain(std::string_view name) {
-  return {name, [](const RevisionSpec& spec) -> Json { return Get(spec); },
-          [](const Json& value, std::string_view field, RevisionSpec& spec) { return read(value, field, Get(spec)); }};
+void copy_field(const RevisionSpec& from, RevisionSpec& to) {
+  Get(to) = Get(from);
 }
 template <auto Get>
-Field optional_number(std::string_view name) {
-  return {name,
-          [](const RevisionSpec& spec) -> Json {
-            const std::optional<double>& value = Get(spec);
-            return value ? Json(*value) : Json();
-          },
-          [](const Json& value, std::string_view field, RevisionSpec& spec) { return read(value, field, Get(spec)); }};
+Field plain(std::string_view name) {
+  return {name, [](JsonWriter& json, const RevisionSpec& spec) { json.value(Get(spec)); },
+          [](const Json& value, std::string_view field, RevisionSpec& spec) { return read(value, field, Get(spec)); },
+          copy_field<Get>};
+}
+template <auto Get>
+Field text_map(std::string_view name) {
+  Field field = plain<Get>(name);
+  field.merge = [](const Json& value, std::string_view key, RevisionSpec& spec) {
+    return merge_map(value, key, Get(spec));
+  };
+  return field;
 }
 template <auto Get>
 Field duration(std::string_view name, std::string_view human_name) {
-  return {name, [](const RevisionSpec& spec) { return milliseconds(Get(spec)); },
+  return {name, [](JsonWriter& json, const RevisionSpec& spec) { write_milliseconds(json, Get(spec)); },
           [](const Json& value, std::string_view field, RevisionSpec& spec) {
             return read_milliseconds(value, field, Get(spec));
           },
-          human_name,
+          copy_field<Get>, human_name,
           [](const Json& value, std::string_view field, RevisionSpec& spec) {
             return read_human<Duration>(value, field, Get(spec), parse_duration, "a string like \"30s\"");
           }};
@@ -162,11 +186,11 @@ Field duration(std::string_view name, std::string_view human_name) {
 // Bytes and Millicpu.
 template <auto Get, auto Parse>
 Field amount(std::string_view name, std::string_view human_name) {
-  return {name, [](const RevisionSpec& spec) -> Json { return Get(spec).value; },
+  return {name, [](JsonWriter& json, const RevisionSpec& spec) { json.value(Get(spec).value); },
           [](const Json& value, std::string_view field, RevisionSpec& spec) {
             return read_integer(value, field, 0, std::int64_t{1} << 50, Get(spec).value);
           },
-          human_name,
+          copy_field<Get>, human_name,
           [](const Json& value, std::string_view field, RevisionSpec& spec) {
             using T = std::remove_reference_t<decltype(Get(spec))>;
             return read_human<T>(value, field, Get(spec), Parse, "a string like \"0.5\" (CPUs) or \"128MiB\"");
@@ -174,11 +198,12 @@ Field amount(std::string_view name, std::string_view human_name) {
 }
 template <auto Get, auto Parse>
 Field word(std::string_view name) {
-  return {name, [](const RevisionSpec& spec) -> Json { return std::string(to_string(Get(spec))); },
+  return {name, [](JsonWriter& json, const RevisionSpec& spec) { json.value(to_string(Get(spec))); },
           [](const Json& value, std::string_view field, RevisionSpec& spec) {
             using T = std::remove_reference_t<decltype(Get(spec))>;
             return read_human<T>(value, field, Get(spec), Parse, "a string");
-          }};
+          },
+          copy_field<Get>};
 }
 
 #define MEMBER(path) [](auto& spec) -> auto& { return spec.path; }
@@ -187,7 +212,7 @@ const std::vector<Field>& fields() {
   static const std::vector<Field> table{
       plain<MEMBER(image)>("image"),
       plain<MEMBER(arguments)>("arguments"),
-      plain<MEMBER(environment)>("environment"),
+      text_map<MEMBER(environment)>("environment"),
       plain<MEMBER(working_directory)>("working_directory"),
       plain<MEMBER(port)>("port"),
       word<MEMBER(protocol), parse_protocol>("protocol"),
@@ -212,7 +237,7 @@ const std::vector<Field>& fields() {
       plain<MEMBER(scaling.warm)>("warm"),
       word<MEMBER(scaling.metric), parse_scaling_metric>("scale_metric"),
       word<MEMBER(scaling.aggregation), parse_aggregation>("scale_aggregation"),
-      optional_number<MEMBER(scaling.target)>("scale_target"),
+      plain<MEMBER(scaling.target)>("scale_target"),
       plain<MEMBER(scaling.utilization_percent)>("scale_utilization_percent"),
       duration<MEMBER(scaling.stable_window)>("scale_window_ms", "scale_window"),
       plain<MEMBER(scaling.panic_window_percent)>("panic_window_percent"),
@@ -226,23 +251,32 @@ const std::vector<Field>& fields() {
       plain<MEMBER(scaling.scale_to_zero)>("scale_to_zero"),
       duration<MEMBER(scaling.look_interval)>("look_interval_ms", "look_interval"),
       word<MEMBER(scaling.reaction), parse_reaction>("scale_reaction"),
-      plain<MEMBER(labels)>("labels"),
+      text_map<MEMBER(labels)>("labels"),
       plain<MEMBER(constraints)>("constraints"),
       plain<MEMBER(runtime)>("runtime"),
       plain<MEMBER(user)>("user"),
-      plain<MEMBER(secrets)>("secrets"),
+      text_map<MEMBER(secrets)>("secrets"),
   };
   return table;
 }
 #undef MEMBER
 
-// Names are unique, so that nothing has to be looked for.
-Json spec_json(const RevisionSpec& spec) {
-  Json json = Json::object();
-  auto& object = json.get_ref<Json::object_t&>();
-  object.reserve(fields().size());
-  for (const Field& field : fields()) object.emplace_back(std::string(field.name), field.write(spec));
-  return json;
+void write_spec(JsonWriter& json, const RevisionSpec& spec, Secrets secrets) {
+  json.begin_object();
+  for (const Field& field : fields()) {
+    json.key(field.name);
+    if (secrets == Secrets::hidden && field.name == "secrets") {
+      json.begin_object();
+      for (const auto& [name, content] : spec.secrets) {
+        json.foreign_key(name);
+        json.null();
+      }
+      json.end_object();
+    } else {
+      field.write(json, spec);
+    }
+  }
+  json.end_object();
 }
 
 // --- reading requests -----------------------------------------------------------------------------------------------
@@ -273,19 +307,13 @@ enum class Mode { whole, patch };
 
 Status apply_field(const Field& field, std::string_view key, const Json& value, Mode mode, const RevisionSpec& defaults,
                    RevisionSpec& spec) {
-  if (mode == Mode::patch && value.is_null()) return field.read(field.write(defaults), key, spec);
-  if (key == field.human_name) return field.read_human(value, key, spec);
-  const Json current = field.write(spec);
-  if (mode == Mode::whole || !current.is_object() || !value.is_object()) return field.read(value, key, spec);
-  Json merged = current;
-  for (const auto& [name, element] : value.items()) {
-    if (element.is_null()) {
-      merged.erase(name);
-    } else {
-      merged[name] = element;
-    }
+  if (mode == Mode::patch && value.is_null()) {
+    field.copy(defaults, spec);
+    return {};
   }
-  return field.read(merged, key, spec);
+  if (key == field.human_name) return field.read_human(value, key, spec);
+  const bool is_merged = mode == Mode::patch && field.merge != nullptr && value.is_object();
+  return (is_merged ? field.merge : field.read)(value, key, spec);
 }
 
 Status apply_body(const Json& body, Mode mode, const RevisionSpec& defaults, RevisionSpec& spec) {
@@ -335,15 +363,6 @@ Result<FunctionName> name_of(const Json& body, const std::optional<FunctionName>
 
 // --- the state log --------------------------------------------------------------------------------------------------
 
-template <class T>
-Json optional_json(const std::optional<T>& value) {
-  if (!value) return Json();
-  if constexpr (std::is_integral_v<T>) {
-    return *value;
-  } else {
-    return value->value;
-  }
-}
 std::int64_t microseconds(WallTime time) { return time.time_since_epoch().count(); }
 
 Status read_time(const Json& json, std::string_view name, WallTime& out) {
@@ -418,25 +437,32 @@ Result<Function> read_function(const Json& json) {
 
 }  // namespace
 
-std::string encode_spec(const RevisionSpec& spec) { return print_json(spec_json(spec)); }
-
-Json function_object(const Function& function) {
-  Json revisions = Json::array();
+void write_function(JsonWriter& json, const Function& function, Secrets secrets) {
+  json.member("name", function.name.value);
+  json.member("created_at_us", microseconds(function.created_at));
+  json.member("serving", function.serving);
+  json.member("candidate", function.candidate);
+  json.member("manual_scale", function.manual_scale);
+  json.key("revisions");
+  json.begin_array();
   for (const Revision& revision : function.revisions) {
-    Json one{{"revision", revision.number.value}, {"created_at_us", microseconds(revision.created_at)}};
-    one["spec"] = spec_json(revision.spec);
-    revisions.push_back(std::move(one));
+    json.begin_object();
+    json.member("revision", revision.number);
+    json.member("created_at_us", microseconds(revision.created_at));
+    json.key("spec");
+    write_spec(json, revision.spec, secrets);
+    json.end_object();
   }
-  Json json{{"name", function.name.value},
-            {"created_at_us", microseconds(function.created_at)},
-            {"serving", optional_json(function.serving)},
-            {"candidate", optional_json(function.candidate)},
-            {"manual_scale", optional_json(function.manual_scale)}};
-  json["revisions"] = std::move(revisions);
-  return json;
+  json.end_array();
 }
 
-std::string encode_function(const Function& function) { return print_json(function_object(function)); }
+std::string encode_function(const Function& function) {
+  JsonWriter json;
+  json.begin_object();
+  write_function(json, function, Secrets::written);
+  json.end_object();
+  return json.take();
+}
 
 Result<Function> decode_function(std::string_view text) {
   auto json = parse_object(text);

@@ -23,9 +23,6 @@ std::string encode_function(const Function& function);
 // else that is wrong is ErrorCode::corrupt and names the field.
 Result<Function> decode_function(std::string_view text);
 
-// A revision as one flat JSON object, every field present.
-std::string encode_spec(const RevisionSpec& spec);
-
 // A registration. Strict: an unknown, repeated or mistyped field is an invalid_argument that names it, and the ranges
 // are those of validate(). Fields that are absent take the defaults of `profile` (or of the one the body names).
 // `name` is the function's name when the request's path gives it; a different one in the body is refused.

@@ -1,77 +1,107 @@
 // SPDX-License-Identifier: MIT
 #include "roles/control/view_json.h"
 
-#include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "dirigent/base/text.h"
-#include "roles/control/function_object.h"
+#include "roles/control/function_writer.h"
+#include "roles/control/json_text.h"
 
 namespace dirigent::roles {
 
 namespace {
 
+// --- functions ------------------------------------------------------------------------------------------------------
+
 std::int64_t us(WallTime time) { return time.time_since_epoch().count(); }
 // Three digits behind the point are enough for people and programs alike.
 double ms(Duration duration) { return static_cast<double>(duration / 1us) / 1000.0; }
 
-template <class Optional>
-Json number_or_null(const Optional& value) {
-  return value ? Json(value->value) : Json();
+void write_end(JsonWriter& json, const std::optional<SandboxEnd>& end) {
+  if (!end || end->cause == EndCause::none) {
+    json.null();
+    return;
+  }
+  json.begin_object();
+  json.member("cause", to_string(end->cause));
+  json.member("exit_code", end->exit_code);
+  json.member("signal", end->signal);
+  json.member("detail", end->detail);
+  json.member("last_output", end->last_output);
+  json.end_object();
 }
 
-Json end_json(const std::optional<SandboxEnd>& end) {
-  if (!end || end->cause == EndCause::none) return Json();
-  return Json{{"cause", to_string(end->cause)}, {"exit_code", end->exit_code}, {"signal", end->signal},
-              {"detail", end->detail}, {"last_output", end->last_output}};
+void write_events(JsonWriter& json, const std::vector<FunctionEvent>& events) {
+  json.begin_array();
+  for (const auto& event : events) {
+    json.begin_object();
+    json.member("sequence", event.sequence);
+    json.member("at_us", us(event.at));
+    json.member("kind", event.kind);
+    json.member("revision", event.revision);
+    json.member("text", event.text);
+    json.key("end");
+    write_end(json, event.end);
+    json.end_object();
+  }
+  json.end_array();
 }
 
-Json event_json(const FunctionEvent& event) {
-  return Json{{"sequence", event.sequence}, {"at_us", us(event.at)}, {"kind", event.kind},
-              {"revision", number_or_null(event.revision)}, {"text", event.text}, {"end", end_json(event.end)}};
-}
-
-Json events_array(const std::vector<FunctionEvent>& events) {
-  Json array = Json::array();
-  for (const auto& event : events) array.push_back(event_json(event));
-  return array;
-}
-
-Json sandbox_json(const SandboxView& view) {
+void write_sandbox(JsonWriter& json, const SandboxView& view) {
   const SandboxStatus& status = view.status;
   const StartPhases& phases = status.phases;
-  return Json{{"id", to_string(status.id)},
-              {"revision", status.revision.value},
-              {"state", to_string(status.state)},
-              {"spare", view.is_spare},
-              {"node", view.node.value},
-              {"address", status.address.direct.empty() ? status.address.published : status.address.direct},
-              {"age_ms", ms(status.age)},
-              {"start",
-               {{"schedule_ms", ms(phases.schedule)},
-                {"create_ms", ms(phases.create)},
-                {"network_ms", ms(phases.network)},
-                {"start_ms", ms(phases.start)},
-                {"probe_ms", ms(phases.probe)},
-                {"probe_tries", phases.probe_tries},
-                {"total_ms", ms(phases.total())}}}};
+  json.begin_object();
+  json.member("id", to_string(status.id));
+  json.member("revision", status.revision);
+  json.member("state", to_string(status.state));
+  json.member("spare", view.is_spare);
+  json.member("node", view.node.value);
+  json.member("address", status.address.direct.empty() ? status.address.published : status.address.direct);
+  json.member("age_ms", ms(status.age));
+  json.key("start");
+  json.begin_object();
+  json.member("schedule_ms", ms(phases.schedule));
+  json.member("create_ms", ms(phases.create));
+  json.member("network_ms", ms(phases.network));
+  json.member("start_ms", ms(phases.start));
+  json.member("probe_ms", ms(phases.probe));
+  json.member("probe_tries", phases.probe_tries);
+  json.member("total_ms", ms(phases.total()));
+  json.end_object();
+  json.end_object();
 }
 
-Json scaling_json(const std::optional<policy::ScalingDecision>& decision) {
-  if (!decision) return Json();
-  return Json{{"desired", decision->desired ? Json(*decision->desired) : Json()},
-              {"stable_average", decision->stable_average}, {"panic_average", decision->panic_average},
-              {"target", decision->target}, {"stable_wish", decision->stable_wish},
-              {"panic_wish", decision->panic_wish}, {"panicking", decision->panicking},
-              {"predicted", decision->predicted}, {"ready", decision->input.ready},
-              {"starting", decision->input.starting}, {"note", decision->note}};
+void write_scaling(JsonWriter& json, const std::optional<policy::ScalingDecision>& decision) {
+  if (!decision) {
+    json.null();
+    return;
+  }
+  json.begin_object();
+  json.member("desired", decision->desired);
+  json.member("stable_average", decision->stable_average);
+  json.member("panic_average", decision->panic_average);
+  json.member("target", decision->target);
+  json.member("stable_wish", decision->stable_wish);
+  json.member("panic_wish", decision->panic_wish);
+  json.member("panicking", decision->panicking);
+  json.member("predicted", decision->predicted);
+  json.member("ready", decision->input.ready);
+  json.member("starting", decision->input.starting);
+  json.member("note", decision->note);
+  json.end_object();
 }
 
-Json placement_json(const std::optional<policy::PlacementDecision>& decision) {
-  if (!decision) return Json();
-  return Json{{"node", decision->node.value}, {"score", decision->score}, {"considered", decision->considered},
-              {"note", decision->note}};
+void write_placement(JsonWriter& json, const std::optional<policy::PlacementDecision>& decision) {
+  if (!decision) {
+    json.null();
+    return;
+  }
+  json.begin_object();
+  json.member("node", decision->node.value);
+  json.member("score", decision->score);
+  json.member("considered", decision->considered);
+  json.member("note", decision->note);
+  json.end_object();
 }
 
 std::size_t count(const FunctionView& view, SandboxState state) {
@@ -86,92 +116,109 @@ const Revision* shown_revision(const Function& function) {
   return function.revisions.empty() ? nullptr : &function.revisions.back();
 }
 
-void put_url(Json& json, const FunctionName& name, std::string_view invoke_address) {
-  json["url"] = invoke_address.empty() ? Json() : Json(fmt::format("http://{}/function/{}", invoke_address, name));
-}
-
-Json durable_json(const Function& function, std::string_view invoke_address) {
-  Json json = function_object(function);
-  // Only the state log has what is in them; readers see that they are there.
-  for (auto& revision : json["revisions"]) {
-    for (auto& secret : revision["spec"]["secrets"]) secret = nullptr;
-  }
-  put_url(json, function.name, invoke_address);
-  const Revision* shown = shown_revision(function);
-  json["revision"] = shown != nullptr ? Json(shown->number.value) : Json();
-  json["revision_name"] = shown != nullptr ? Json(revision_name(function.name, shown->number)) : Json();
-  return json;
-}
-
-Json view_object(const FunctionView& view, std::string_view invoke_address) {
-  Json json = durable_json(view.function, invoke_address);
-  Json sandboxes = Json::array();
-  for (const auto& sandbox : view.sandboxes) sandboxes.push_back(sandbox_json(sandbox));
-  json["status"] = Json{{"invocable", view.invocable},
-                        {"reason", view.invocable_reason},
-                        {"wanted", view.wanted},
-                        {"ready", count(view, SandboxState::ready)},
-                        {"starting", count(view, SandboxState::placed) + count(view, SandboxState::starting)},
-                        {"draining", count(view, SandboxState::draining) + count(view, SandboxState::stopping)},
-                        {"waiting", view.waiting},
-                        {"in_flight", view.in_flight},
-                        {"requests_per_second", view.requests_per_second},
-                        {"sandboxes", std::move(sandboxes)},
-                        {"last_scaling", scaling_json(view.last_scaling)},
-                        {"last_placement", placement_json(view.last_placement)},
-                        {"last_failure", end_json(view.last_failure)}};
-  json["events"] = events_array(view.events);
-  return json;
-}
-
-// As JSON text, with its quotes.
-void append_quoted(std::string& out, std::string_view text) {
-  const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; };
-  if (std::all_of(text.begin(), text.end(), is_plain)) {
-    out.append(1, '"').append(text).append(1, '"');
+void write_url(JsonWriter& json, const FunctionName& name, std::string_view invoke_address) {
+  json.key("url");
+  if (invoke_address.empty()) {
+    json.null();
   } else {
-    out += print_json(Json(text));
+    json.value(fmt::format("http://{}/function/{}", invoke_address, name));
   }
 }
-std::string json_string(std::string_view text) {
-  std::string out;
-  append_quoted(out, text);
-  return out;
-}
-template <class Number>
-std::string text_or_null(const std::optional<Number>& number) {
-  return number ? fmt::format("{}", *number) : "null";
+
+void write_shown_revision(JsonWriter& json, const FunctionName& name, const Revision* shown) {
+  json.member("revision", shown == nullptr ? std::nullopt : std::optional(shown->number));
+  json.member("revision_name", shown == nullptr ? std::nullopt : std::optional(revision_name(name, shown->number)));
 }
 
-// Of view_object() what a table of thousands of functions shows, under the same names: neither settings nor events.
-// Written as text, because making values and printing them takes ten times as long.
-void append_summary(std::string& out, const FunctionView& view, std::string_view invoke_address) {
+void write_durable(JsonWriter& json, const Function& function, std::string_view invoke_address) {
+  write_function(json, function, Secrets::hidden);
+  write_url(json, function.name, invoke_address);
+  write_shown_revision(json, function.name, shown_revision(function));
+}
+
+void write_view(JsonWriter& json, const FunctionView& view, std::string_view invoke_address) {
+  json.begin_object();
+  write_durable(json, view.function, invoke_address);
+  json.key("status");
+  json.begin_object();
+  json.member("invocable", view.invocable);
+  json.member("reason", view.invocable_reason);
+  json.member("wanted", view.wanted);
+  json.member("ready", count(view, SandboxState::ready));
+  json.member("starting", count(view, SandboxState::placed) + count(view, SandboxState::starting));
+  json.member("draining", count(view, SandboxState::draining) + count(view, SandboxState::stopping));
+  json.member("waiting", view.waiting);
+  json.member("in_flight", view.in_flight);
+  json.member("requests_per_second", view.requests_per_second);
+  json.key("sandboxes");
+  json.begin_array();
+  for (const auto& sandbox : view.sandboxes) write_sandbox(json, sandbox);
+  json.end_array();
+  json.key("last_scaling");
+  write_scaling(json, view.last_scaling);
+  json.key("last_placement");
+  write_placement(json, view.last_placement);
+  json.key("last_failure");
+  write_end(json, view.last_failure);
+  json.end_object();
+  json.key("events");
+  write_events(json, view.events);
+  json.end_object();
+}
+
+// Of write_view() what a table of thousands of functions shows, under the same names: neither settings nor events.
+void write_summary(JsonWriter& json, const FunctionView& view, std::string_view invoke_address) {
   const Function& function = view.function;
-  const auto to = std::back_inserter(out);
-  fmt::format_to(to, R"({{"name":{},"created_at_us":{},"serving":{},"candidate":{},"manual_scale":{},"url":)", json_string(function.name.value),
-                 function.created_at.time_since_epoch().count(), text_or_null(function.serving), text_or_null(function.candidate),
-                 text_or_null(function.manual_scale));
-  out += invoke_address.empty() ? "null" : json_string(fmt::format("http://{}/function/{}", invoke_address, function.name));
+  json.begin_object();
+  json.member("name", function.name.value);
+  json.member("created_at_us", us(function.created_at));
+  json.member("serving", function.serving);
+  json.member("candidate", function.candidate);
+  json.member("manual_scale", function.manual_scale);
+  write_url(json, function.name, invoke_address);
   if (const Revision* shown = shown_revision(function)) {
-    fmt::format_to(to, R"(,"revision":{},"revision_name":{},"revisions":[{{"revision":{},"spec":{{"image":{},"scale_min":{},"scale_max":{}}}}}])",
-                   shown->number.value, json_string(revision_name(function.name, shown->number)), shown->number.value, json_string(shown->spec.image),
-                   shown->spec.scaling.min_scale, shown->spec.scaling.max_scale);
+    write_shown_revision(json, function.name, shown);
+    json.key("revisions");
+    json.begin_array();
+    json.begin_object();
+    json.member("revision", shown->number);
+    json.key("spec");
+    json.begin_object();
+    json.member("image", shown->spec.image);
+    json.member("scale_min", shown->spec.scaling.min_scale);
+    json.member("scale_max", shown->spec.scaling.max_scale);
+    json.end_object();
+    json.end_object();
+    json.end_array();
   }
-  fmt::format_to(to, R"(,"status":{{"invocable":{},"reason":{},"wanted":{},"ready":{},"waiting":{},"in_flight":{},"requests_per_second":{},"sandboxes":[)",
-                 view.invocable, json_string(view.invocable_reason), view.wanted, count(view, SandboxState::ready), view.waiting, view.in_flight,
-                 print_json(Json(view.requests_per_second)));
-  const char* separator = "";
+  json.key("status");
+  json.begin_object();
+  json.member("invocable", view.invocable);
+  json.member("reason", view.invocable_reason);
+  json.member("wanted", view.wanted);
+  json.member("ready", count(view, SandboxState::ready));
+  json.member("waiting", view.waiting);
+  json.member("in_flight", view.in_flight);
+  json.member("requests_per_second", view.requests_per_second);
+  json.key("sandboxes");
+  json.begin_array();
   for (const auto& sandbox : view.sandboxes) {
-    fmt::format_to(to, R"({}{{"id":{},"state":"{}"}})", separator, json_string(to_string(sandbox.status.id)), to_string(sandbox.status.state));
-    separator = ",";
+    json.begin_object();
+    json.member("id", to_string(sandbox.status.id));
+    json.member("state", to_string(sandbox.status.state));
+    json.end_object();
   }
-  out += "],\"last_scaling\":";
+  json.end_array();
+  json.key("last_scaling");
   if (view.last_scaling) {
-    fmt::format_to(to, R"({{"panicking":{}}})", view.last_scaling->panicking);
+    json.begin_object();
+    json.member("panicking", view.last_scaling->panicking);
+    json.end_object();
   } else {
-    out += "null";
+    json.null();
   }
-  out += "}}";
+  json.end_object();
+  json.end_object();
 }
 
 Json resources_json(const Resources& resources) {
@@ -181,35 +228,56 @@ Json resources_json(const Resources& resources) {
 }  // namespace
 
 std::string function_json(const FunctionView& view, std::string_view invoke_address) {
-  return print_json(view_object(view, invoke_address));
+  JsonWriter json;
+  write_view(json, view, invoke_address);
+  return json.take();
 }
 
-ListText::ListText(std::string invoke_address, bool is_summary)
-    : invoke_address_(std::move(invoke_address)), is_summary_(is_summary), text_("{\"functions\":[") {}
+ListText::ListText(std::string invoke_address, bool is_summary, std::size_t count)
+    : invoke_address_(std::move(invoke_address)), is_summary_(is_summary), count_(count) {
+  json_.begin_object();
+  json_.key("functions");
+  json_.begin_array();
+}
 
 void ListText::add(const FunctionView& view) {
-  if (!std::exchange(is_empty_, false)) text_ += ',';
   if (is_summary_) {
-    append_summary(text_, view, invoke_address_);
+    write_summary(json_, view, invoke_address_);
   } else {
-    text_ += print_json(view_object(view, invoke_address_));
+    write_view(json_, view, invoke_address_);
   }
+  // From the first ones room for all, and an eighth more: a text of many megabytes that grows is copied again and
+  // again, and everything else waits for each of these copies.
+  constexpr std::size_t kSample = 32;
+  if (++added_ == kSample && count_ > kSample) json_.reserve(json_.size() / kSample * count_ / 8 * 9);
 }
 
-std::string ListText::take() { return std::move(text_) + "]}"; }
+std::string ListText::take() {
+  json_.end_array();
+  json_.end_object();
+  return json_.take();
+}
 
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address) {
-  Json json = durable_json(deployed.function, invoke_address);
-  json["deployed_revision"] = deployed.revision.value;
-  json["changed"] = deployed.changed;
-  json["event_sequence"] = deployed.event_sequence;
-  return print_json(json);
+  JsonWriter json;
+  json.begin_object();
+  write_durable(json, deployed.function, invoke_address);
+  json.member("deployed_revision", deployed.revision);
+  json.member("changed", deployed.changed);
+  json.member("event_sequence", deployed.event_sequence);
+  json.end_object();
+  return json.take();
 }
 
 std::string names_json(const std::vector<FunctionName>& names) {
-  Json array = Json::array();
-  for (const auto& name : names) array.push_back(name.value);
-  return print_json(Json{{"names", std::move(array)}});
+  JsonWriter json;
+  json.begin_object();
+  json.key("names");
+  json.begin_array();
+  for (const auto& name : names) json.value(name.value);
+  json.end_array();
+  json.end_object();
+  return json.take();
 }
 
 std::string explanation_json(const FunctionName& name, const std::vector<std::string>& lines) {
@@ -217,7 +285,12 @@ std::string explanation_json(const FunctionName& name, const std::vector<std::st
 }
 
 std::string events_json(const std::vector<FunctionEvent>& events) {
-  return print_json(Json{{"events", events_array(events)}});
+  JsonWriter json;
+  json.begin_object();
+  json.key("events");
+  write_events(json, events);
+  json.end_object();
+  return json.take();
 }
 
 std::string logs_json(const std::vector<ControlService::LogLine>& lines) {

@@ -10,6 +10,7 @@
 
 #include "dirigent/base/result.h"
 #include "dirigent/roles/control_service.h"
+#include "roles/control/json_writer.h"
 
 namespace dirigent::roles {
 
@@ -18,7 +19,8 @@ std::string function_json(const FunctionView& view, std::string_view invoke_addr
 // {"functions":[..]}, made function by function. A summary has what a table shows only: a fraction of the time and size.
 class ListText {
  public:
-  ListText(std::string invoke_address, bool is_summary);
+  // `count`: about how many functions will be added.
+  ListText(std::string invoke_address, bool is_summary, std::size_t count);
   void add(const FunctionView& view);
   // Once, at the end.
   std::string take();
@@ -26,8 +28,9 @@ class ListText {
  private:
   std::string invoke_address_;
   bool is_summary_;
-  bool is_empty_ = true;
-  std::string text_;
+  std::size_t count_;
+  std::size_t added_ = 0;
+  JsonWriter json_;
 };
 std::string deployed_json(const Deployed& deployed, std::string_view invoke_address);
 std::string names_json(const std::vector<FunctionName>& names);
