@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "catch.h"
+#include "fakes/full_spec.h"
 #include "rpc/convert.h"
 
 namespace dirigent::rpc {
@@ -35,61 +36,6 @@ SandboxStatus full_status() {
   status.end = SandboxEnd{EndCause::out_of_memory, -15, 9, "killed", std::string("last\0line\xff", 10)};
   return status;
 }
-RequestLimits full_limits() {
-  RequestLimits limits;
-  limits.timeout = 1s;
-  limits.first_byte_timeout = 2s;
-  limits.idle_timeout = 3s;
-  limits.queue_timeout = 4s;
-  limits.queue_depth = 5;
-  limits.start_timeout = 6s;
-  limits.drain_timeout = 7s;
-  limits.body_max = Bytes{8};
-  return limits;
-}
-RevisionSpec full_spec() {
-  RevisionSpec spec;
-  spec.image = "exec:/bin/x";
-  spec.arguments = {"-a", "", "b c"};
-  spec.environment = {{"A", "1"}, {"B", ""}};
-  spec.working_directory = "/srv";
-  spec.user = "app:staff";
-  spec.secrets = {{"key.pem", "AAH/"}};
-  spec.port = 65535;
-  spec.protocol = HttpProtocol::h2c;
-  spec.ready_path = "/ready";
-  spec.resources = {Millicpu{250}, 64_MiB};
-  spec.cpu_limit = Millicpu{500};
-  spec.pids_max = 77;
-  spec.concurrency_limit = 3;
-  spec.limits = full_limits();
-  ScalingSettings& scaling = spec.scaling;
-  scaling.min_scale = 1;
-  scaling.warm = 2;
-  scaling.max_scale = 20;
-  scaling.initial_scale = 3;
-  scaling.activation_scale = 4;
-  scaling.metric = ScalingMetric::rps;
-  scaling.aggregation = Aggregation::weighted_exponential;
-  scaling.target = 0.5;
-  scaling.utilization_percent = 71;
-  scaling.stable_window = 61s;
-  scaling.panic_window_percent = 11;
-  scaling.panic_threshold_percent = 201;
-  scaling.target_burst_capacity = -1;
-  scaling.scale_up_rate_max = 1001;
-  scaling.scale_down_rate_max = 2.5;
-  scaling.scale_down_delay = 8s;
-  scaling.last_sandbox_retention = 9s;
-  scaling.scale_to_zero_grace = 10s;
-  scaling.scale_to_zero = false;
-  scaling.look_interval = 1500ms;
-  scaling.reaction = Reaction::from_zero;
-  spec.labels = {{"team", "x"}};
-  spec.constraints = {"zone=a", "disk!=slow"};
-  spec.runtime = "firecracker";
-  return spec;
-}
 WorkerHello full_hello() {
   WorkerHello hello;
   hello.protocol = 42;
@@ -110,7 +56,7 @@ FunctionRoute full_route() {
   route.function.value = "hello";
   route.revision.value = 3;
   route.version.value = 1ull << 40;
-  route.limits = full_limits();
+  route.limits = fakes::every_field_set().limits;
   route.protocol = HttpProtocol::h2c;
   route.deleted = true;
   route.unavailable = Reason::internal;
@@ -193,7 +139,7 @@ TEST_CASE("convert: a worker's messages arrive with every field") {
 }
 
 TEST_CASE("convert: a worker's orders arrive with every field") {
-  const StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), "sha256:1"};
+  const StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, fakes::every_field_set(), "sha256:1"};
   const auto got = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start, StopSandbox{Term{4}, SandboxId{5}}, PrefetchImage{Term{6}, "host/b:1"}});
   REQUIRE(got);
   REQUIRE(got->size() == 3);
@@ -202,7 +148,7 @@ TEST_CASE("convert: a worker's orders arrive with every field") {
   CHECK(started.id.value == 2);
   CHECK(started.function.value == "f");
   CHECK(started.revision.value == 3);
-  CHECK(started.spec == full_spec());
+  CHECK(started.spec == fakes::every_field_set());
   CHECK(started.image_digest == "sha256:1");
   CHECK(std::get<PrefetchImage>((*got)[2]).term.value == 6);
   CHECK(std::get<PrefetchImage>((*got)[2]).image == "host/b:1");
@@ -211,7 +157,7 @@ TEST_CASE("convert: a worker's orders arrive with every field") {
 }
 
 TEST_CASE("convert: a target that is not set stays not set") {
-  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
+  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, fakes::every_field_set(), ""};
   start.spec.scaling.target.reset();
   const auto got = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start});
   REQUIRE(got);
@@ -326,7 +272,7 @@ TEST_CASE("convert: loads and settings that are not numbers are refused") {
   REQUIRE(!load);
   CHECK(load.error().message.starts_with("FunctionLoad.averageConcurrency is"));
 
-  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
+  StartSandbox start{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, fakes::every_field_set(), ""};
   start.spec.scaling.scale_up_rate_max = std::numeric_limits<double>::infinity();
   const auto order = round_trip_list<schema::WorkerOrder>(std::vector<WorkerOrder>{start});
   REQUIRE(!order);
@@ -388,7 +334,7 @@ TEST_CASE("convert: a large update of routes is cut into parts and put together 
 }
 
 TEST_CASE("convert: the weight of a message is near what it takes on the wire") {
-  const WorkerOrder order = StartSandbox{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, full_spec(), ""};
+  const WorkerOrder order = StartSandbox{Term{1}, SandboxId{2}, FunctionName{"f"}, RevisionNumber{3}, fakes::every_field_set(), ""};
   capnp::MallocMessageBuilder message;
   write(message.initRoot<schema::WorkerOrder>(), order);
   const auto real = message.sizeInWords() * sizeof(capnp::word);
