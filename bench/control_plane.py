@@ -6,7 +6,11 @@ Starts `dirigent control`, one `dirigent worker` process of many simulated nodes
 `dirigent data`, all on loopback. Every function is called once, so that every call is a creation; `dirigent bench` makes the
 calls. All of them share this machine.
 
-  bench/control_plane.py PATH_OF_DIRIGENT [FIGURE...] [--rates R,R,...] [--nodes N]    FIGURE: creations scale memory
+  bench/control_plane.py PATH_OF_DIRIGENT [FIGURE...] [--rates R,R,...] [--nodes N] [--protocol http1|h2c]
+      FIGURE: creations floor scale memory. --protocol: of the calls; over h2c one connection carries them all
+
+`floor` is what the calls alone cost where nothing is decided and nothing created: the same generator, a connection for each
+call, bench/relay_floor, which connects anew for each, and the smallest server there is (bench/hello). Needs root.
 
 Prints key=value lines. Unit: as the keys say. CPU shares are of one core.
 """
@@ -65,7 +69,7 @@ class Plane:
         return {name: cpu_seconds(role) for name, role in (("control", self.control), ("data", self.data), ("worker", self.worker))}
 
 
-def creations(nodes, rates):
+def creations(nodes, rates, protocol):
     """Cold calls at each rate for a second, each to a function of its own. CPU counts from the last registration to the last creation."""
     for rate in rates:
         with harness.new_cluster() as cluster:
@@ -74,7 +78,7 @@ def creations(nodes, rates):
             bench = subprocess.Popen(
                 [harness.BINARY, "bench", "--deploy", "builtin:hello", "--sweep", str(rate), "--cooldown", "1s",
                  "-d", "1s", "--server", cluster.admin, "--address", cluster.invoke_address, "-q", "-o", "-",
-                 "--set", "profile=dirigent", "--set", "last_sandbox_retention=60s", "--keep", "--timeout", "30s"],
+                 "--protocol", protocol, "--set", "profile=dirigent", "--set", "last_sandbox_retention=60s", "--keep", "--timeout", "30s"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             registered = plane.wait_for("functions", rate, bench)
             before = plane.cpu()
@@ -83,13 +87,32 @@ def creations(nodes, rates):
             out, err = bench.communicate(timeout=300)
             harness.check(bench.returncode == 0, f"bench at {rate}/s: {err[-2000:]}")
             report = json.loads(out)["metrics"]
-            say(bench="creations", rate=rate, sent=report.get("sent"), err=report.get("err"), rate_reached=report.get("rate"),
+            say(bench="creations", nodes=nodes, protocol=protocol, rate=rate, sent=report.get("sent"), err=report.get("err"), rate_reached=report.get("rate"),
                 cold_share=report.get("cold.share"), latency_p50_ms=report.get("latency.p50_ms"), latency_p99_ms=report.get("latency.p99_ms"),
                 schedule_p99_ms=report.get("phase.schedule.p99_ms"), registered_s=registered - began, creating_s=created - registered,
                 **{f"{name}_us_per_creation": (after[name] - before[name]) / rate * 1e6 for name in after})
 
 
-def scale(nodes, _):
+def floor(_nodes, rates, _protocol):
+    """The calls of creations(), with a relay that understands nothing in the place of a cluster."""
+    programs = pathlib.Path(harness.BINARY).resolve().parent.parent / "bench"
+    # The server's port is fixed: a network of their own.
+    script = f"""ip link set lo up; {programs}/hello & server=$!
+        exec 3< <(exec {programs}/relay_floor 127.0.0.1:8080 < <(sleep 1h)); read -r relay <&3
+        for rate in {' '.join(map(str, rates))}; do {harness.BINARY} bench "http://$relay/" --rate $rate -d 2s -c 10000 -q -o -; done
+        kill $server; pkill -P $$ sleep; true"""
+    out = subprocess.run(["unshare", "--net", "bash", "-c", script], capture_output=True, text=True, timeout=120)
+    decoder, text = json.JSONDecoder(), out.stdout.strip()
+    for rate in rates:
+        harness.check(text, f"no report for {rate}/s: {out.stderr[-2000:]}")
+        report, end = decoder.raw_decode(text)
+        text = text[end:].lstrip()
+        metrics = report["metrics"]
+        say(bench="floor", rate=rate, sent=metrics.get("sent"), err=metrics.get("err"), rate_reached=metrics.get("rate"),
+            latency_p50_ms=metrics.get("latency.p50_ms"), latency_p99_ms=metrics.get("latency.p99_ms"))
+
+
+def scale(nodes, *_):
     """What thousands of idle workers cost, and the loss of a tenth of them."""
     with harness.new_cluster() as cluster:
         plane = Plane(cluster, nodes)
@@ -106,7 +129,7 @@ def scale(nodes, _):
         say(bench="loss", nodes=nodes // 10, seconds=time.monotonic() - began)
 
 
-def memory(nodes, _):
+def memory(nodes, *_):
     """Registration, listing and memory of 10,000 functions, then of 10,000 sandboxes."""
     functions = 10_000
     with harness.new_cluster() as cluster:
@@ -138,6 +161,7 @@ def main():
     parser.add_argument("dirigent")
     parser.add_argument("--rates", default="1000,2500,5000,10000,15000")
     parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--protocol", default="http1", choices=("http1", "h2c"))
     parser.add_argument("figures", nargs="*", default=[])
     arguments = parser.parse_args()
     os.environ["DIRIGENT"] = str(pathlib.Path(arguments.dirigent).resolve())
@@ -146,12 +170,12 @@ def main():
     harness = e2e
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    table = {"creations": creations, "scale": scale, "memory": memory}
+    table = {"creations": creations, "floor": floor, "scale": scale, "memory": memory}
     unknown = [name for name in arguments.figures if name not in table]
     if unknown:
         parser.error(f"unknown figure {unknown[0]}: one of {', '.join(table)}")
     for name in arguments.figures or table:
-        table[name](arguments.nodes, [int(rate) for rate in arguments.rates.split(",")])
+        table[name](arguments.nodes, [int(rate) for rate in arguments.rates.split(",")], arguments.protocol)
 
 
 if __name__ == "__main__":
