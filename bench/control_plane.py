@@ -10,11 +10,12 @@ calls. All of them share this machine.
       FIGURE: creations floor scale memory. --protocol: of the calls; over h2c one connection carries them all
 
 `floor` is what the calls alone cost where nothing is decided and nothing created: the same generator, a connection for each
-call, bench/relay_floor, which connects anew for each, and the smallest server there is (bench/hello). Needs root.
+call, bench/relay_floor, which connects anew for each, and a builtin function. Needs root.
 
 Prints key=value lines. Unit: as the keys say. CPU shares are of one core.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -95,21 +96,28 @@ def creations(nodes, rates, protocol):
 
 def floor(_nodes, rates, _protocol):
     """The calls of creations(), with a relay that understands nothing in the place of a cluster."""
-    programs = pathlib.Path(harness.BINARY).resolve().parent.parent / "bench"
-    # The server's port is fixed: a network of their own.
-    script = f"""ip link set lo up; {programs}/hello & server=$!
-        exec 3< <(exec {programs}/relay_floor 127.0.0.1:8080 < <(sleep 1h)); read -r relay <&3
-        for rate in {' '.join(map(str, rates))}; do {harness.BINARY} bench "http://$relay/" --rate $rate -d 2s -c 10000 -q -o -; done
-        kill $server; pkill -P $$ sleep; true"""
-    out = subprocess.run(["unshare", "--net", "bash", "-c", script], capture_output=True, text=True, timeout=120)
-    decoder, text = json.JSONDecoder(), out.stdout.strip()
-    for rate in rates:
-        harness.check(text, f"no report for {rate}/s: {out.stderr[-2000:]}")
-        report, end = decoder.raw_decode(text)
-        text = text[end:].lstrip()
-        metrics = report["metrics"]
-        say(bench="floor", rate=rate, sent=metrics.get("sent"), err=metrics.get("err"), rate_reached=metrics.get("rate"),
-            latency_p50_ms=metrics.get("latency.p50_ms"), latency_p99_ms=metrics.get("latency.p99_ms"))
+    build = pathlib.Path(harness.BINARY).resolve().parent.parent
+    with contextlib.ExitStack() as started:
+        def start(*command, **pipes):
+            process = subprocess.Popen(command, **pipes)
+            started.callback(process.wait)
+            started.callback(process.kill)
+            return process
+
+        # A network of their own, so that the function's port is free.
+        place = start("unshare", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 1h", stdout=subprocess.PIPE, text=True)
+        place.stdout.readline()
+        inside = ("nsenter", f"--net=/proc/{place.pid}/ns/net")
+        start(*inside, build / "src" / "sandbox" / "cell", "builtin", "hello", "floor", env={"PORT": "8080"})
+        relay = start(*inside, build / "bench" / "relay_floor", "127.0.0.1:8080", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        address = relay.stdout.readline().strip()
+        for rate in rates:
+            out = subprocess.run([*inside, harness.BINARY, "bench", f"http://{address}/", "--rate", str(rate), "-d", "2s", "-c", "10000",
+                                  "-H", "Connection: close", "-q", "-o", "-"],
+                                 capture_output=True, text=True, timeout=60)
+            metrics = json.loads(out.stdout)["metrics"]
+            say(bench="floor", rate=rate, sent=metrics.get("sent"), err=metrics.get("err"), rate_reached=metrics.get("rate"),
+                latency_p50_ms=metrics.get("latency.p50_ms"), latency_p99_ms=metrics.get("latency.p99_ms"))
 
 
 def scale(nodes, *_):
