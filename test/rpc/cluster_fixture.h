@@ -175,6 +175,16 @@ inline std::unique_ptr<ControlServer> serve(io::Loop& loop, ControlHandler& hand
 }
 inline ClientOptions to(const ControlServer& server, Duration silence_max = 3s) { return ClientOptions{{server.address()}, 1s, silence_max}; }
 
+// A worker that has joined.
+struct JoinedWorker {
+  JoinedWorker() { REQUIRE(turn_until(loop, [this] { return worker.joins == 1; })); }
+  io::Loop loop;
+  FakeControl control;
+  FakeWorker worker;
+  std::unique_ptr<ControlServer> server = serve(loop, control);
+  std::unique_ptr<WorkerClient> client = connect_worker(loop, to(*server), worker);
+};
+
 inline WorkerOrder stop_order(std::uint64_t number) { return StopSandbox{Term{7}, SandboxId{number}}; }
 inline WorkerMessage usage(std::uint32_t sandboxes) { return NodeHeartbeat{NodeUsage{{}, sandboxes}}; }
 

@@ -143,6 +143,32 @@ TEST_CASE("lodging: limits are the next function's own, larger or smaller, one o
   }
 }
 
+TEST_CASE("lodging: neither end of a sandbox's link has an IPv6 address") {
+  NEEDS_ROOT();
+  Harness harness;
+  OpenRuntime open(harness, make(harness, "lodging", 1));
+  auto launched = open.launch(order_for("builtin:hello"));
+  REQUIRE(launched);
+  // Lines of "ADDRESS INDEX PREFIX SCOPE FLAGS NAME", one for each address.
+  const auto links_with_addresses = [](const std::string& file) {
+    std::set<std::string> names;
+    std::ifstream lines(file);
+    for (std::string line; std::getline(lines, line);) names.insert(std::string(split(line, ' ').back()));
+    return names;
+  };
+  const auto cells = processes();
+  REQUIRE(!cells.empty());
+  for (const auto& pid : cells) {
+    auto inside = links_with_addresses("/proc/" + pid + "/net/if_inet6");
+    inside.erase("lo");
+    CHECK(inside.empty());
+  }
+  const auto outside = links_with_addresses("/proc/self/net/if_inet6");
+  const auto links = links_of_range(launched->address.direct);
+  REQUIRE(!links.empty());
+  for (const auto& link : links) CHECK(outside.count(link) == 0);
+}
+
 TEST_CASE("lodging: after a burst as many cells are kept ready as it took") {
   NEEDS_ROOT();
   Harness harness;

@@ -17,18 +17,30 @@ std::int64_t us(WallTime time) { return time.time_since_epoch().count(); }
 // Three digits behind the point are enough for people and programs alike.
 double ms(Duration duration) { return static_cast<double>(duration / 1us) / 1000.0; }
 
-void write_end(JsonWriter& json, const std::optional<SandboxEnd>& end) {
-  if (!end || end->cause == EndCause::none) {
+// Null, or an object with what `write_members(value)` puts into it.
+template <class T, class Write>
+void write_object(JsonWriter& json, const std::optional<T>& maybe, Write write_members) {
+  if (!maybe) {
     json.null();
     return;
   }
   json.begin_object();
-  json.member("cause", to_string(end->cause));
-  json.member("exit_code", end->exit_code);
-  json.member("signal", end->signal);
-  json.member("detail", end->detail);
-  json.member("last_output", end->last_output);
+  write_members(*maybe);
   json.end_object();
+}
+
+void write_end(JsonWriter& json, const std::optional<SandboxEnd>& end) {
+  if (end && end->cause == EndCause::none) {
+    json.null();
+    return;
+  }
+  write_object(json, end, [&](const SandboxEnd& known) {
+    json.member("cause", to_string(known.cause));
+    json.member("exit_code", known.exit_code);
+    json.member("signal", known.signal);
+    json.member("detail", known.detail);
+    json.member("last_output", known.last_output);
+  });
 }
 
 void write_events(JsonWriter& json, const std::vector<FunctionEvent>& events) {
@@ -72,36 +84,28 @@ void write_sandbox(JsonWriter& json, const SandboxView& view) {
 }
 
 void write_scaling(JsonWriter& json, const std::optional<policy::ScalingDecision>& decision) {
-  if (!decision) {
-    json.null();
-    return;
-  }
-  json.begin_object();
-  json.member("desired", decision->desired);
-  json.member("stable_average", decision->stable_average);
-  json.member("panic_average", decision->panic_average);
-  json.member("target", decision->target);
-  json.member("stable_wish", decision->stable_wish);
-  json.member("panic_wish", decision->panic_wish);
-  json.member("panicking", decision->panicking);
-  json.member("predicted", decision->predicted);
-  json.member("ready", decision->input.ready);
-  json.member("starting", decision->input.starting);
-  json.member("note", decision->note);
-  json.end_object();
+  write_object(json, decision, [&](const policy::ScalingDecision& last) {
+    json.member("desired", last.desired);
+    json.member("stable_average", last.stable_average);
+    json.member("panic_average", last.panic_average);
+    json.member("target", last.target);
+    json.member("stable_wish", last.stable_wish);
+    json.member("panic_wish", last.panic_wish);
+    json.member("panicking", last.panicking);
+    json.member("predicted", last.predicted);
+    json.member("ready", last.input.ready);
+    json.member("starting", last.input.starting);
+    json.member("note", last.note);
+  });
 }
 
 void write_placement(JsonWriter& json, const std::optional<policy::PlacementDecision>& decision) {
-  if (!decision) {
-    json.null();
-    return;
-  }
-  json.begin_object();
-  json.member("node", decision->node.value);
-  json.member("score", decision->score);
-  json.member("considered", decision->considered);
-  json.member("note", decision->note);
-  json.end_object();
+  write_object(json, decision, [&](const policy::PlacementDecision& last) {
+    json.member("node", last.node.value);
+    json.member("score", last.score);
+    json.member("considered", last.considered);
+    json.member("note", last.note);
+  });
 }
 
 std::size_t count(const FunctionView& view, SandboxState state) {
@@ -210,13 +214,7 @@ void write_summary(JsonWriter& json, const FunctionView& view, std::string_view 
   }
   json.end_array();
   json.key("last_scaling");
-  if (view.last_scaling) {
-    json.begin_object();
-    json.member("panicking", view.last_scaling->panicking);
-    json.end_object();
-  } else {
-    json.null();
-  }
+  write_object(json, view.last_scaling, [&](const policy::ScalingDecision& last) { json.member("panicking", last.panicking); });
   json.end_object();
   json.end_object();
 }

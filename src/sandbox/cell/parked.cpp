@@ -86,8 +86,8 @@ Failure arrange_descriptors(const ParkingPlace& place) {
 void prepare_network_settings() {
   // Ports below 1024 are ordinary ones in a network namespace of one's own.
   static_cast<void>(write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
-  // For the link, which is not there yet. The switch for `all` would be for loopback as well, but whoever writes it
-  // spins while anybody on the machine changes a network.
+  // For the link, unless it is there already; set_up_network() sees to that it has no address then either. The switch for
+  // `all` would be for it in any case, but whoever writes that one spins while anybody on the machine changes a network.
   static_cast<void>(write_file("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"));
   // No socket stays for a minute after its end (TIME_WAIT): the next function that lives here finds every port free. What
   // the minute is for, late packets of a connection, cannot happen on a link of one hop.
@@ -99,6 +99,9 @@ Failure set_up_network(const wire::Network& network) {
   if (const int error = socket.open()) return failure_with(error, "open", "a netlink socket");
   const int link = static_cast<int>(::if_nametoindex(wire::kInnerLink));
   if (link == 0) return errno_failure("find link", wire::kInnerLink);
+  // The worker makes the link as soon as this process is there, perhaps before prepare_network_settings(). A kernel without
+  // IPv6 refuses, and has none.
+  if (network.previous == 0) static_cast<void>(socket.run(netlink::set_no_link_local(link)));
   std::vector<netlink::Request> requests;
   if (network.previous == 0) requests.push_back(netlink::set_up(1));
   requests.push_back(netlink::add_address(link, network.address, 32));

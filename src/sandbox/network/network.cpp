@@ -2,7 +2,6 @@
 #include "sandbox/network/network.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <sys/socket.h>
 #include <sys/un.h>
