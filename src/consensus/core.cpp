@@ -10,7 +10,7 @@
 namespace dirigent::consensus {
 
 Core::Core(CoreOptions options, const Stored& stored, Instant now)
-    : options_(options), rng_(options.seed), hard_(stored.hard), snapshot_(stored.snapshot), log_(stored) {
+    : options_(options), rng_(options.seed), hard_(stored.hard), is_new_(stored.is_new), snapshot_(stored.snapshot), log_(stored) {
   commit_ = applied_ = snapshot_.index;
   durable_index_ = log_.last();
   if (snapshot_.bytes) out_.restore = snapshot_;
@@ -44,14 +44,15 @@ void Core::receive(const Message& message, Instant now) {
     handle_vote(message, now);
     return;
   }
+  const bool is_leaders = message.kind == MessageKind::append || message.kind == MessageKind::snapshot || message.kind == MessageKind::heartbeat;
+  if (is_new_ && is_leaders && message.term < hard_.term) follow_lower_term(message);
   const bool is_granted_pre_vote = message.kind == MessageKind::pre_vote_reply && !message.refused;
   if (message.term > hard_.term && !is_granted_pre_vote) {
-    const bool is_leaders = message.kind == MessageKind::append || message.kind == MessageKind::snapshot || message.kind == MessageKind::heartbeat;
     become_follower(message.term, is_leaders ? message.from : MemberId{}, now);
   }
   if (message.term < hard_.term) {
     // An old leader learns that it is one. Nobody else's old words matter.
-    if (message.kind == MessageKind::append || message.kind == MessageKind::snapshot || message.kind == MessageKind::heartbeat) {
+    if (is_leaders) {
       Message reply = this->message(MessageKind::append_reply, message.from);
       reply.refused = true;
       send_when_durable(std::move(reply));
@@ -138,9 +139,17 @@ bool Core::is_up_to_date(const Message& message) const {
   return std::pair(message.log_term, message.index) >= std::pair(log_.last_term(), log_.last());
 }
 
+// No vote has been given and no entry taken in any term, so that none is broken. The vote of that term is the leader's.
+void Core::follow_lower_term(const Message& message) {
+  is_new_ = false;
+  hard_ = {message.term, message.from};
+  write_hard_state();
+}
+
 void Core::become_follower(Term term, MemberId leader, Instant now) {
   out_.changed |= role_ != Role::follower || leader_ != leader || term != hard_.term;
   if (term > hard_.term) {
+    is_new_ = false;
     hard_ = {term, MemberId{}};
     write_hard_state();
   }
@@ -170,6 +179,7 @@ void Core::stand(bool for_real, bool is_handover, Instant now) {
   out_.changed = true;
   voted_for_us_.clear();
   if (for_real) {
+    is_new_ = false;
     hard_ = {Term{hard_.term.value + 1}, options_.self};
     // Our own vote counts when it is on disk, and nobody is asked before.
     write_hard_state();
@@ -235,6 +245,7 @@ void Core::handle_vote(const Message& message, Instant now) {
   reply.refused = message.term < hard_.term || !is_free || !is_up_to_date(message);
   if (!reply.refused) {
     restart_election_timer(now);
+    is_new_ = false;
     if (hard_.vote != message.from) {
       hard_.vote = message.from;
       write_hard_state();

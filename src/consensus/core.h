@@ -13,6 +13,7 @@
 // - a voter ignores candidates as long as it has heard from a leader within the election timeout (by its clock), unless
 //   the leader itself has asked for the election;
 // - a lost connection to the leader starts the election at once, in the order of the members' ids (peer_lost);
+// - a new member's first term is only where its own elections begin: it follows a leader of a lower one (Stored::is_new);
 // - what must not be said before a write is durable is kept back here until durable() tells so.
 //
 // Owned by a Replica, used on its thread.
@@ -110,6 +111,7 @@ class Core {
   };
 
   // Elections (core.cpp).
+  void follow_lower_term(const Message& message);
   void become_follower(Term term, MemberId leader, Instant now);
   void become_leader(Instant now);
   void stand(bool for_real, bool is_handover, Instant now);
@@ -161,6 +163,7 @@ class Core {
   CoreOptions options_;
   Rng rng_;
   HardState hard_;
+  bool is_new_ = false;      // see Stored::is_new
   Snapshot snapshot_;
   Log log_;
   Effects out_;

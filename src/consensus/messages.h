@@ -48,6 +48,9 @@ struct Stored {
   HardState hard;
   Snapshot snapshot;
   std::vector<Entry> entries;  // without a gap, from snapshot.index + 1
+  // Written for the first time, and nothing has been promised to anybody: the term is one to stand above, and a leader of a
+  // lower one is followed. Not on disk: a member that is started again may not know what it has said.
+  bool is_new = false;
 };
 
 enum class MessageKind : std::uint8_t {

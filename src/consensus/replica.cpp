@@ -410,6 +410,7 @@ class ReplicaImpl final : public Replica {
     }
     Stored stored;
     stored.hard.term = options.term_min;
+    stored.is_new = !options.has_led_alone;
     stored.snapshot.members = options.members;
     struct Wait {
       std::mutex mutex;

@@ -33,7 +33,9 @@ SimulatedGroup::SimulatedGroup(SimulationOptions options, SimulationHooks hooks)
     node.exists = true;
     node.disk.hard.term = Term{100 + rng_.below(3)};
     node.disk.snapshot.members = members;
+    node.disk.is_new = true;
     boot(member.id.value);
+    node.disk.is_new = false;
   }
 }
 

@@ -134,6 +134,70 @@ TEST_CASE("group: a follower that was cut off does not disturb the leader when i
   CHECK(group.core(leader)->term() == term);
 }
 
+TEST_CASE("group: the last member to start follows the leader that is there, whatever term it begins with", "[consensus]") {
+  int higher = 0;
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    INFO("seed " << seed);
+    SimulatedGroup group(Group::options(3, seed));
+    group.isolate(3);
+    REQUIRE(group.run_until([&] { return group.leader() != 0; }, 2s));
+    const auto leader = group.leader();
+    const Term term = group.core(leader)->term();
+    higher += group.core(3)->term() > term ? 1 : 0;
+    group.heal();
+    CHECK(group.run_until([&] { return group.core(3)->view(group.now()).leader == MemberId{leader}; }, 1s));
+    group.run_for(1s);
+    CHECK(group.leader() == leader);
+    CHECK(group.core(leader)->term().value == term.value);
+  }
+  CHECK(higher > 0);
+}
+
+TEST_CASE("group: a member that may have promised something does not go back to a lower term", "[consensus]") {
+  const auto answers = [](bool is_new, bool votes_first) {
+    Stored stored;
+    stored.hard.term = Term{200};
+    stored.is_new = is_new;
+    stored.snapshot.members = {{MemberId{1}, "m1:1", true}, {MemberId{2}, "m2:1", true}, {MemberId{3}, "m3:1", true}};
+    CoreOptions options;
+    options.self = MemberId{3};
+    const Instant now{1s};
+    Core core(options, stored, now);
+    const auto say = [&](MessageKind kind, std::uint32_t from, std::uint64_t term) {
+      Message message;
+      message.kind = kind;
+      message.from = MemberId{from};
+      message.to = MemberId{3};
+      message.term = Term{term};
+      core.receive(message, now);
+      Effects effects = core.take();
+      for (const auto& write : effects.writes) {
+        core.durable(write.number, now);
+        for (auto& late : core.take().messages) effects.messages.push_back(std::move(late));
+      }
+      return effects.messages;
+    };
+    if (votes_first) {
+      const auto vote = say(MessageKind::vote, 2, 200);
+      REQUIRE(vote.size() == 1);
+      REQUIRE_FALSE(vote[0].refused);
+    }
+    const auto reply = say(MessageKind::append, 1, 100);
+    REQUIRE(reply.size() == 1);
+    CHECK(core.term().value == reply[0].term.value);
+    // The leader of that term has this member's vote, and nobody else gets it.
+    if (!reply[0].refused) {
+      CHECK(core.term().value == 100);
+      for (const auto& vote : say(MessageKind::vote, 2, 100)) CHECK(vote.refused);
+      for (const auto& again : say(MessageKind::append, 2, 50)) CHECK(again.refused);
+    }
+    return !reply[0].refused;
+  };
+  CHECK(answers(true, false));
+  CHECK_FALSE(answers(false, false));
+  CHECK_FALSE(answers(true, true));
+}
+
 TEST_CASE("group: a reset connection between the leader and one follower moves nothing", "[consensus]") {
   Group group;
   const auto leader = group.leader();

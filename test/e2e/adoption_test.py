@@ -117,7 +117,7 @@ class Setting:
         found = set()
         for base, _, files in os.walk("/sys/fs/cgroup"):
             if f"/dirigent/{self.name}" in base and "cgroup.procs" in files:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # ENODEV: removed between the open and the read
                     found |= set(pathlib.Path(base, "cgroup.procs").read_text().split())
         return found
 

@@ -65,6 +65,13 @@ class Cut:
     def register(self, name, function, timeout=5, **fields):
         return self.ask(name, "PUT", f"/v1/functions/{function}?verify=0", json.dumps({"image": "builtin:hello", **fields}), timeout)[0] in (200, 201)
 
+    def registered(self, function, **fields):
+        """The leader that has acknowledged it: on a busy machine it may change while it is asked."""
+        def tried():
+            name = self.leader()
+            return self.register(name, function, **fields) and name
+        return eventually(tried, f"{function} is registered")
+
     def leads(self, name):
         status, body = self.ask(name, "GET", "/readyz", timeout=1)
         return status == 200 and b"leading" in body
@@ -117,8 +124,7 @@ def figure(name, began):
 def test_leader_and_members(cluster):
     """a leader that reaches its clients and no other member acknowledges nothing; one history after healing"""
     cut = Cut(cluster)
-    leader = cut.leader()
-    check(cut.register(leader, "before"), "registered")
+    leader = cut.registered("before")
     cut.net.isolate(leader, cut.others(leader))
     # Taken before it has noticed anything, and asked until long after.
     answers = []
@@ -126,8 +132,7 @@ def test_leader_and_members(cluster):
     for one in asked:
         one.start()
     began = time.monotonic()
-    successor = cut.leader(among=cut.others(leader))
-    check(cut.register(successor, "majority"), "the majority registers")
+    eventually(lambda: any(cut.register(one, "majority") for one in cut.others(leader)), "the majority registers")
     figure("majority_registers", began)
     eventually(lambda: not cut.leads(leader), "the old leader stops leading")
     began = time.monotonic()
@@ -144,7 +149,7 @@ def test_leader_and_members(cluster):
     figure("healed", began)
     names = cut.one_history({"before", "majority"})
     check("refused" not in names, "what was refused was not made")
-    check(cut.register(leader, "after"), "the old leader passes registrations on")
+    eventually(lambda: cut.register(leader, "after"), "the old leader passes registrations on")
 
 
 def test_silent_leader(cluster):
@@ -152,9 +157,8 @@ def test_silent_leader(cluster):
     cut = Cut(cluster)
     acknowledged = set()
     for round_number in range(3):
-        leader = cut.leader()
+        leader = cut.registered(f"before-{round_number}")
         rest = cut.others(leader)
-        check(cut.register(leader, f"before-{round_number}"), "registered")
         cut.net.isolate(leader, [*rest, "client", "worker-1", "worker-2", "data-1"])
         began = time.monotonic()
         name = f"after-{round_number}"
@@ -200,7 +204,7 @@ def test_worker(cluster):
     for name in ("worker-1", "worker-2"):
         cut.worker(name)
     cut.data("data-1")
-    check(cut.register(cut.leader(), "kept", scale_min=4, scale_max=4), "registered")
+    cut.registered("kept", scale_min=4, scale_max=4)
     eventually(lambda: sum(one["state"] == "ready" for one in sandboxes(cut, "kept")) == 4, "four sandboxes are ready")
     check_equal({one["node"].rsplit("-", 2)[0] for one in sandboxes(cut, "kept")}, {"worker-1", "worker-2"}, "where they are")
     eventually(lambda: cluster.request("/function/kept")[0] == 200, "it answers")
@@ -234,7 +238,7 @@ def test_data_plane(cluster):
     cut = Cut(cluster)
     cut.worker("worker-1")
     cut.data("data-1")
-    check(cut.register(cut.leader(), "warm", scale_min=1), "registered")
+    cut.registered("warm", scale_min=1)
     eventually(lambda: cluster.request("/function/warm")[0] == 200, "it answers")
     cut.net.isolate("data-1", CONTROLS)
     status = cut.ask(cut.leader(), "PUT", "/v1/functions/meanwhile?verify=0", json.dumps({"image": "builtin:hello"}), timeout=30)[0]

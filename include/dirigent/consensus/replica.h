@@ -30,6 +30,7 @@ struct ReplicaOptions {
   std::string listen;              // peer port
   std::string note;                // shown to the others while this member leads
   Term term_min;                   // a new group begins above it
+  bool has_led_alone = false;      // up to term_min: not even a group that has begun may stay below it
   Duration heartbeat = 25ms;
   Duration election_timeout = 125ms;
   Duration silence_max = 1s;       // of a connection between members

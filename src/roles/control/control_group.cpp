@@ -85,6 +85,8 @@ Status ControlRoleImpl::open_group() {
   if (!log) return failure(log.error());
   if (auto checked = check_state(**log); !checked) return checked;
   log_ = std::move(*log);
+  auto past = stored_term();
+  if (!past) return failure(past.error());
   auto term = next_term();  // above every term of a control plane that was alone here
   if (!term) return failure(term.error());
 
@@ -96,6 +98,7 @@ Status ControlRoleImpl::open_group() {
   replica.note = own_note();
   // One that joins takes the term of those that are there; a higher one would end their leader's.
   if (!options_.peer_join) replica.term_min = *term;
+  replica.has_led_alone = past->value != 0;
   replica.election_timeout = options_.election_timeout;
   replica.heartbeat = options_.election_timeout / 5;
 #if DIRIGENT_HAS_FAULT_POINTS

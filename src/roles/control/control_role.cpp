@@ -157,16 +157,18 @@ Result<std::vector<core::SetNodeUse>> ControlRoleImpl::read_node_uses(store::Sta
   return nodes;
 }
 
-// Terms only grow: over restarts through the log, and without one through the clock (milliseconds since 1970).
-Result<Term> ControlRoleImpl::next_term() {
+Result<Term> ControlRoleImpl::stored_term() {
   auto records = log_->read_all(std::string(kTermKey));
   if (!records) return failure(records.error());
-  Term term{static_cast<std::uint64_t>(io::Loop::wall_now().time_since_epoch().count() / 1000)};
-  if (!records->empty()) {
-    const auto stored = std::strtoull(records->front().second.c_str(), nullptr, 10);
-    term.value = std::max<std::uint64_t>(term.value, stored + 1);
-  }
-  return term;
+  return Term{records->empty() ? 0 : std::strtoull(records->front().second.c_str(), nullptr, 10)};
+}
+
+// Terms only grow: over restarts through the log, and without one through the clock (milliseconds since 1970).
+Result<Term> ControlRoleImpl::next_term() {
+  auto stored = stored_term();
+  if (!stored) return failure(stored.error());
+  const auto by_clock = static_cast<std::uint64_t>(io::Loop::wall_now().time_since_epoch().count() / 1000);
+  return Term{std::max<std::uint64_t>(by_clock, stored->value + 1)};
 }
 
 io::Action ControlRoleImpl::close_ports() {

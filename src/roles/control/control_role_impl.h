@@ -93,6 +93,7 @@ class ControlRoleImpl final : public ControlRole, public ControlService, public 
   [[nodiscard]] Instant last_heard(const core::Node& node) const;
   Result<std::vector<Function>> read_functions(store::StateLog& log) const;
   Result<std::vector<core::SetNodeUse>> read_node_uses(store::StateLog& log) const;
+  Result<Term> stored_term();  // 0: no control plane was ever alone here
   Result<Term> next_term();
   Status open_alone();
   io::Action close_ports();
