@@ -13,6 +13,12 @@ namespace {
 
 const std::vector<std::string> kRuntimes{"process", "oci", "containerd", "simulated"};
 
+Result<std::uint32_t> whole_number(std::string_view text, std::int64_t low, std::int64_t high) {
+  const auto number = parse_integer(text);
+  if (number && *number >= low && *number <= high) return static_cast<std::uint32_t>(*number);
+  return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
+}
+
 // Reads values one after the other; the first error stays.
 class Binder {
  public:
@@ -42,10 +48,14 @@ class Binder {
   }
 
   void number(std::string_view key, std::uint32_t& out, std::int64_t low, std::int64_t high) {
-    parse<std::uint32_t>(key, out, [&](std::string_view text) -> Result<std::uint32_t> {
-      const auto number = parse_integer(text);
-      if (number && *number >= low && *number <= high) return static_cast<std::uint32_t>(*number);
-      return failure(ErrorCode::invalid_argument, "\"{}\" is not a whole number in {}..{}", text, low, high);
+    parse<std::uint32_t>(key, out, [&](std::string_view text) { return whole_number(text, low, high); });
+  }
+
+  // Nothing when the setting is empty.
+  void number(std::string_view key, std::optional<std::uint32_t>& out, std::int64_t low, std::int64_t high) {
+    parse<std::optional<std::uint32_t>>(key, out, [&](std::string_view text) -> Result<std::optional<std::uint32_t>> {
+      if (text.empty()) return std::nullopt;
+      return whole_number(text, low, high);
     });
   }
 

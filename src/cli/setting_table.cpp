@@ -58,8 +58,8 @@ void add_node(Table& table, const std::string& section) {
       {section, "sandboxes_max", "N", "0", "most sandboxes on the node; 0 = as many as the resources allow"});
   table.push_back({section, "starts_max", "N", "64",
                    "sandboxes on their way to ready at a time, the rest waits in the control plane; 0 = no limit"});
-  table.push_back({section, "parked_sandboxes", "N", "32",
-                   "sandboxes prepared and kept idle (runtimes \"oci\" and \"containerd\": their networks)"});
+  table.push_back({section, "parked_sandboxes", "N", "",
+                   "sandboxes prepared and kept idle; oci and containerd: networks (without it: one for each CPU offered, 32 to 256)"});
   table.push_back({section, "image_dir", "DIR", "/var/lib/dirigent/images", "where images are kept, unpacked"});
   table.push_back({section, "image_cache_max", "BYTES", "10GiB", "unused image layers beyond it are removed"});
   table.push_back({section, "pull", "WHEN", "missing", "ask registries for images: never, when missing, or always", false,

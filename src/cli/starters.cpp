@@ -65,7 +65,8 @@ Result<NodeInfo> node_info(const NodeOptions& options) {
 roles::RuntimeChoice runtime_choice(const NodeOptions& options) {
   roles::RuntimeChoice choice;
   choice.kind = to_string(options.runtime);
-  choice.parked = options.parked_sandboxes;
+  const Millicpu cpu = options.capacity.cpu.value != 0 ? options.capacity.cpu : roles::machine_capacity().cpu;
+  choice.parked = options.parked_sandboxes.value_or(roles::parked_by_default(cpu));
   choice.images.directory = options.image_dir;
   choice.images.bytes_max = options.image_cache_max;
   choice.images.pull = options.pull == "never"    ? sandbox::PullPolicy::never

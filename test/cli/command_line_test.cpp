@@ -7,6 +7,7 @@
 #include "cli/ctl/phases.h"
 #include "cli/settings.h"
 #include "cli/terminal.h"
+#include "dirigent/roles/runtime_choice.h"
 #include "fakes/contains.h"
 
 namespace dirigent::cli {
@@ -127,6 +128,14 @@ TEST_CASE("settings: the defaults listen on loopback only and are valid for ever
   CHECK(control_options(*merge("control", "", {}, {"--image-map", "none"}))->policies.image_map.empty());
 }
 
+TEST_CASE("settings: a node parks a sandbox for each CPU it offers, within bounds, unless it is told how many") {
+  CHECK_FALSE(worker_options(*merge("worker", "", {}, {}))->node.parked_sandboxes);
+  CHECK(worker_options(*merge("worker", "", {}, {"--parked-sandboxes", "0"}))->node.parked_sandboxes == 0U);
+  CHECK(roles::parked_by_default(Millicpu{500}) == 32);
+  CHECK(roles::parked_by_default(Millicpu{64'000}) == 64);
+  CHECK(roles::parked_by_default(Millicpu{1'000'000}) == 256);
+}
+
 std::string settings_error(std::string_view section, std::string_view file, const Environment& environment,
                            const Words& words) {
   const auto merged = merge(section, file, environment, words);
@@ -153,6 +162,8 @@ TEST_CASE("settings: unknown names and words stop the start, saying where and wh
   CHECK_CONTAINS(settings_error("data", "", {}, {"--listen", "nowhere"}), "--listen: ");
   CHECK_CONTAINS(settings_error("data", "", {}, {"--shards", "-1"}),
                  "--shards: \"-1\" is not a whole number in 0..256");
+  CHECK_CONTAINS(settings_error("worker", "", {}, {"--parked-sandboxes", "many"}),
+                 "--parked-sandboxes: \"many\" is not a whole number in 0..1000");
   CHECK_CONTAINS(settings_error("data", "", {}, {"--drain-time", "5"}), "not a duration");
   CHECK_CONTAINS(settings_error("data", "[data]\nexpose_timing = maybe\n", {}, {}), "not true or false");
   CHECK_CONTAINS(settings_error("worker", "", {}, {"--nodes", "2"}), "needs runtime \"simulated\"");

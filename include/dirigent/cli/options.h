@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -105,7 +106,7 @@ struct NodeOptions {
   Resources capacity;              // zero parts = what the machine has
   std::uint32_t sandboxes_max = 0; // 0 = no limit but the resources
   std::uint32_t starts_max = 64;   // on their way to ready at a time; 0 = no limit
-  std::uint32_t parked_sandboxes = 32;  // prepared and idle; of oci and containerd their networks
+  std::optional<std::uint32_t> parked_sandboxes;  // prepared and idle; nothing = roles::parked_by_default()
   std::string image_dir = "/var/lib/dirigent/images";
   Bytes image_cache_max = 10_GiB;
   std::string pull = "missing";        // never, missing, always

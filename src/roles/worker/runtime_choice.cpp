@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "dirigent/roles/runtime_choice.h"
 
+#include <algorithm>
+
 #include "dirigent/sandbox/containerd_runtime.h"
 #include "dirigent/sandbox/oci_runtime.h"
 #include "dirigent/sandbox/process_runtime.h"
@@ -27,6 +29,8 @@ sandbox::ContainerOptions container_options(const RuntimeChoice& choice, const N
 }
 
 }  // namespace
+
+std::uint32_t parked_by_default(Millicpu cpu) { return static_cast<std::uint32_t>(std::clamp<std::int64_t>(cpu.value / 1'000, 32, 256)); }
 
 Result<std::unique_ptr<sandbox::Runtime>> make_runtime(io::Loop& loop, const RuntimeChoice& choice, const NodeId& node,
                                                        const std::string& host_id) {
