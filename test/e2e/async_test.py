@@ -228,6 +228,10 @@ def test_as_the_original(cluster):
     check(len(answer.split(b"\r\n\r\n", 1)[1]) > 0, answer)
     unknown = poll.replace(call, b"00000000-0000-4000-8000-000000000000")
     check(raw_exchange(data.addresses["poll"], unknown).startswith(b"HTTP/1.1 204 "), "an unknown id has no answer")
+    # Two captured polls on one connection, with ids that another system made.
+    captured = (pathlib.Path(__file__).resolve().parent / "invitro" / "async_read.http1.req").read_bytes()
+    heads = re.findall(rb"HTTP/1\.1 (\d+)", raw_exchange(data.addresses["poll"], captured, timeout=1))
+    check_equal(heads, [b"204", b"204"], "neither has an answer")
 
 
 def test_full_disk(cluster):

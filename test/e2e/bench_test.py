@@ -5,6 +5,7 @@ captured from it). Needs DIRIGENT=path of the binary."""
 import csv
 import http.client
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import threading
 
+import h2_bytes
 from harness import (BINARY, TIMEOUT, Failure, Skip, check, check_equal, eventually, needs_root, raw_exchange, run_tests)
 
 CAPTURES = pathlib.Path(__file__).resolve().parent / "invitro"
@@ -297,19 +299,9 @@ def test_invitro_storm(cluster):
     check_equal(failures[:3], [], f"{len(failures)} failures")
 
 
-def frames(data):
-    """(type, flags, stream, payload) of each whole HTTP/2 frame."""
-    while len(data) >= 9:
-        length = int.from_bytes(data[:3], "big")
-        if len(data) < 9 + length:
-            return
-        yield data[3], data[4], int.from_bytes(data[5:9], "big") & 0x7fffffff, data[9:9 + length]
-        data = data[9 + length:]
-
-
 def needs_h2c(address):
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    if not any(kind == 4 for kind, _, _, _ in frames(raw_exchange(address, preface, timeout=1))):
+    hello = h2_bytes.PREFACE + h2_bytes.frame(h2_bytes.SETTINGS, 0, 0)
+    if not any(kind == h2_bytes.SETTINGS for kind, _, _, _ in h2_bytes.frames(raw_exchange(address, hello, timeout=1))):
         raise Skip("this data plane does not speak h2c")
 
 
@@ -321,7 +313,7 @@ def test_invitro_h2c(cluster):
     name = "trace-func-0-18389893220085039191"  # what the capture calls, for 99 or 100 ms each time
     exchange(form, captured("register_main_trace.http1.req", name=name))
     eventually(lambda: exchange(cluster.invoke_address, go_invocation(name, "empty", 1))[0] == 200, "the data plane knows it")
-    answer = list(frames(raw_exchange(cluster.invoke_address, (CAPTURES / "invoke_trace_mode.h2.req").read_bytes(), timeout=3)))
+    answer = list(h2_bytes.frames(raw_exchange(cluster.invoke_address, (CAPTURES / "invoke_trace_mode.h2.req").read_bytes(), timeout=3)))
     for stream in (1, 3, 5, 7, 9):
         own = [frame for frame in answer if frame[2] == stream]
         blocks = [payload for kind, _, _, payload in own if kind == 1]
@@ -332,6 +324,127 @@ def test_invitro_h2c(cluster):
         check_equal((body["Status"], body["Function"]), ("OK", name))
         check(body["ExecutionTime"] >= 99_000, body)
         check(any(flags & 1 for kind, flags, _, _ in own if kind in (0, 1)), f"stream {stream} has ended")
+
+
+class Answers:
+    """What comes back on an HTTP/2 connection on which captured frames are sent, no more streams at a time than are allowed."""
+
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.connection = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+        self.headers_of, self.body_of, self.whole = {}, {}, set()
+        self.begun = 0
+        self.allowed = 100  # as Go's client takes it until it is told
+        self.settled = False
+        self.reader = h2_bytes.HeaderReader()
+        self.unread = b""
+
+    def send(self, kind, flags, stream, payload):
+        if kind == h2_bytes.SETTINGS and flags & h2_bytes.ACK:
+            return  # sent for each SETTINGS that comes
+        if kind == h2_bytes.HEADERS:
+            while self.begun - len(self.whole) >= self.allowed or not self.settled:
+                self.read()
+            self.begun += 1
+        self.connection.sendall(h2_bytes.frame(kind, flags, stream, payload))
+
+    def read(self):
+        received = self.connection.recv(1 << 18)
+        if not received:
+            raise Failure(f"the connection has ended, {len(self.whole)} of {self.begun} calls are answered")
+        self.unread += received
+        for kind, flags, stream, payload in h2_bytes.frames(self.unread):
+            self.unread = self.unread[9 + len(payload):]
+            self.take(kind, flags, stream, payload)
+
+    def take(self, kind, flags, stream, payload):
+        if kind == h2_bytes.SETTINGS and not flags & h2_bytes.ACK:
+            settings = {int.from_bytes(payload[i:i + 2], "big"): int.from_bytes(payload[i + 2:i + 6], "big") for i in range(0, len(payload), 6)}
+            self.allowed = settings.get(h2_bytes.MAX_CONCURRENT_STREAMS, 1000)
+            self.settled = True
+            self.connection.sendall(h2_bytes.frame(h2_bytes.SETTINGS, h2_bytes.ACK, 0))
+        elif kind == h2_bytes.PING and not flags & h2_bytes.ACK:
+            self.connection.sendall(h2_bytes.frame(h2_bytes.PING, h2_bytes.ACK, 0, payload))
+        elif kind in (h2_bytes.RST_STREAM, h2_bytes.GOAWAY):
+            raise Failure(f"frame {kind} of stream {stream}: {payload!r}")
+        elif kind == h2_bytes.HEADERS:
+            # Trailers come behind the body, as headers.
+            self.headers_of.setdefault(stream, []).append(self.reader.read(payload))
+        elif kind == h2_bytes.DATA:
+            self.body_of[stream] = self.body_of.get(stream, b"") + payload
+        if kind in (h2_bytes.HEADERS, h2_bytes.DATA) and flags & h2_bytes.END_STREAM:
+            self.whole.add(stream)
+
+    def replay(self, capture):
+        """All of a client's bytes, and all answers to them."""
+        self.connection.sendall(h2_bytes.PREFACE)
+        for one in h2_bytes.frames(capture.removeprefix(h2_bytes.PREFACE)):
+            if one[0] not in (h2_bytes.PING, h2_bytes.RST_STREAM, h2_bytes.GOAWAY):  # what it said to another server's answers
+                self.send(*one)
+        while len(self.whole) < self.begun:
+            self.read()
+        self.connection.close()
+
+
+def calls_of(capture):
+    """The request's fields of each stream."""
+    reader = h2_bytes.HeaderReader()
+    return {stream: reader.read(payload) for kind, _, stream, payload in h2_bytes.frames(capture.removeprefix(h2_bytes.PREFACE)) if kind == h2_bytes.HEADERS}
+
+
+def test_invitro_minute(cluster):
+    """Invitro: all 6,351 captured calls of a minute of the Azure trace on one HTTP/2 connection, each answered with every field"""
+    needs_root()
+    form = cluster.dev("--cpu", "512", "--memory", "1TiB", "--parked-sandboxes", "32").addresses["form"]
+    needs_h2c(cluster.invoke_address)
+    capture = lzma.decompress((CAPTURES / "azure500_1min_all_invocations.h2.req.xz").read_bytes())
+    calls = calls_of(capture)
+    names = sorted({fields["function"] for fields in calls.values()})
+    check_equal((len(calls), len(names)), (6351, 101))
+    for name in names:
+        check_equal(exchange(form, captured("register_main_trace.http1.req", name=name))[0], 200, name)
+    answers = Answers(cluster.invoke_address)
+    answers.replay(capture)
+    check_equal(len(answers.whole), len(calls))
+    nodes = [node["name"] for node in json.loads(cluster.ctl("nodes", "-o", "json")[0])["nodes"]]
+    for stream, call in calls.items():
+        check_equal([head[":status"] for head in answers.headers_of[stream]], ["200"], f"stream {stream}: {answers.body_of.get(stream)}")
+        check_equal(answers.headers_of[stream][0]["content-type"], "application/json")
+        fields = json.loads(answers.body_of[stream])
+        check_equal(list(fields), ["Status", "Function", "MachineName", "ExecutionTime"])
+        check_equal((fields["Status"], fields["Function"], fields["MachineName"] in nodes), ("OK", call["function"], True))
+        check(isinstance(fields["ExecutionTime"], int) and fields["ExecutionTime"] >= 0, fields)
+
+
+def test_invitro_grpc(cluster):
+    """Invitro: its captured gRPC call gets a reply with all three fields, and status 0 behind it"""
+    needs_root()
+    form = cluster.dev().addresses["form"]
+    needs_h2c(cluster.invoke_address)
+    capture = (CAPTURES / "invoke_grpc_one_connection.h2.req").read_bytes()
+    name = calls_of(capture)[1][":authority"]
+    check_equal(exchange(form, captured("register_main_trace.http1.req", name=name))[0], 200)
+    answers = Answers(cluster.invoke_address)
+    answers.replay(capture)
+    head, trailers = answers.headers_of[1]
+    check_equal((head[":status"], head["content-type"], trailers), ("200", "application/grpc", {"grpc-status": "0"}))
+    frame = answers.body_of[1]
+    check_equal((frame[0], int.from_bytes(frame[1:5], "big")), (0, len(frame) - 5))
+    fields, place = {}, 5
+    while place < len(frame):
+        number, wire = frame[place] >> 3, frame[place] & 7
+        value, shift, place = 0, 0, place + 1
+        while True:
+            value |= (frame[place] & 0x7f) << shift
+            shift, place = shift + 7, place + 1
+            if frame[place - 1] < 0x80:
+                break
+        if wire == 2:
+            value, place = frame[place:place + value], place + value
+        fields[number] = value
+    # It was asked for 10 ms and 2048 MiB.
+    check_equal((fields[1], fields[3]), (name.encode(), 2048 * 1024))
+    check(fields[2] >= 10_000, fields)
 
 
 def test_h2c(cluster):

@@ -11,6 +11,7 @@
 
 #include "dirigent/base/text.h"
 #include "harness.h"
+#include "sandbox/cell/executor_call.h"
 
 namespace dirigent::sandbox::test {
 
@@ -312,6 +313,35 @@ TEST_CASE("process: builtin functions do what their names say") {
   CHECK(get(harness, trace,
             "POST / HTTP/1.1\r\nHost: a\r\nworkload: x_empty_y\r\nfunction: f\r\nrequested_cpu: 9000\r\n" + close)
             .ends_with("\"ExecutionTime\":0}"));
+  // The same as the gRPC call of Invitro: 10 ms, 512 MiB.
+  const std::string grpc = "POST /faas.Executor/Execute HTTP/1.1\r\nHost: a\r\ncontent-type: application/grpc\r\nContent-Length: ";
+  const std::string executed = get(harness, trace, grpc + "19\r\n" + close + std::string("\0\0\0\0\x0e\x0a\x07nothing\x10\x0a\x18\x80\x04", 19));
+  CHECK(executed.find("Content-Type: application/grpc\r\n") != std::string::npos);
+  CHECK(executed.find("\x18\x80\x80\x20\r\n") != std::string::npos);
+  CHECK(executed.ends_with("0\r\ngrpc-status: 0\r\n\r\n"));
+  CHECK(get(harness, trace, grpc + "4\r\n" + close + "what").ends_with("\r\n\r\n0\r\ngrpc-status: 3\r\n\r\n"));
+}
+
+TEST_CASE("process: what is no call of faas.Executor is refused, whatever it is") {
+  using cell::read_execute;
+  const auto framed = [](std::string message) {
+    return std::string({'\0', '\0', '\0', static_cast<char>(message.size() >> 8), static_cast<char>(message.size() & 0xff)}) + message;
+  };
+  const auto call = read_execute(framed("\x0a\x01x\x10\xac\x02\x18\x40\x25" "abcd\x29" "abcdefgh"));  // and fields nobody knows
+  REQUIRE(call);
+  CHECK(call->run_ms == 300);
+  CHECK(call->memory_mib == 64);
+  CHECK(read_execute(framed("")));
+  CHECK_FALSE(read_execute(""));
+  CHECK_FALSE(read_execute(std::string(4, '\0')));
+  CHECK_FALSE(read_execute("\x01" + framed("\x10\x0a").substr(1)));  // compressed
+  CHECK_FALSE(read_execute(framed("\x10\x0a") + "more"));
+  CHECK_FALSE(read_execute(framed("\x10")));
+  CHECK_FALSE(read_execute(framed("\x10" + std::string(10, '\x80'))));
+  CHECK_FALSE(read_execute(framed("\x0a\x7fx")));
+  CHECK_FALSE(read_execute(framed("\x0a" + std::string(9, '\xff') + "\x01")));
+  CHECK_FALSE(read_execute(framed("\x29xyz")));
+  CHECK_FALSE(read_execute(framed("\x13")));  // a group
 }
 
 }  // namespace dirigent::sandbox::test

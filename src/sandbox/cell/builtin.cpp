@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <map>
@@ -16,6 +17,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "sandbox/cell/executor_call.h"
 #include "sandbox/cell/http_reader.h"
 
 namespace dirigent::sandbox::cell {
@@ -77,6 +79,9 @@ class Server {
   void wait(Connection& connection, Request request, long ms);
   void on_time(Connection& connection);
   void answer(Connection& connection, const Request& request, int status, std::string_view type, std::string_view body);
+  [[nodiscard]] bool decide_closing(Connection& connection, const Request& request) const;
+  void trace(Connection& connection, Request request);
+  void answer_trace(Connection& connection, const Request& request, unsigned long long us);
   void stream_step(Connection& connection);
   [[nodiscard]] std::string trace_body(const Request& request, unsigned long long us) const;
   void listen_again(bool on);
@@ -289,9 +294,8 @@ void Server::answer(Connection& connection, const Request& request, int status, 
     out += type;
     out += "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
   }
-  if (terminating_ || !request.keep_alive) {
+  if (decide_closing(connection, request)) {
     out += "Connection: close\r\n";
-    connection.closing = true;
   } else if (request.is_http10) {
     out += "Connection: keep-alive\r\n";
   }
@@ -312,17 +316,7 @@ void Server::handle(Connection& connection, Request request) {
     const long ms = in_range(request.query_number("ms", 1000), 0, kWaitMsMax);
     wait(connection, std::move(request), ms);
   } else if (name == "trace") {
-    const long ms = in_range(std::atol(std::string(request.header("requested_cpu")).c_str()), 0, kWaitMsMax);
-    if (ms == 0 || request.header("workload").find("empty") != std::string_view::npos) {
-      answer(connection, request, 200, "application/json", trace_body(request, 0));
-    } else if (environment_of(order_, "TRACE_SPIN") == "1") {
-      const auto began = now_us();
-      while (now_us() - began < static_cast<unsigned long long>(ms) * 1000) {
-      }
-      answer(connection, request, 200, "application/json", trace_body(request, now_us() - began));
-    } else {
-      wait(connection, std::move(request), ms);
-    }
+    trace(connection, std::move(request));
   } else if (name == "stream") {
     std::string& out = connection.unsent;
     out += "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n";
@@ -354,6 +348,46 @@ void Server::handle(Connection& connection, Request request) {
   }
 }
 
+bool is_grpc(const Request& request) { return !request.is_http10 && request.header("content-type").starts_with("application/grpc"); }
+
+void Server::trace(Connection& connection, Request request) {
+  long ms = std::atol(std::string(request.header("requested_cpu")).c_str());
+  if (is_grpc(request)) {
+    const auto call = read_execute(request.body);
+    if (!call) {
+      connection.unsent += execute_refusal(decide_closing(connection, request));
+      return;
+    }
+    ms = static_cast<long>(std::min<std::uint64_t>(call->run_ms, kWaitMsMax));
+  }
+  ms = in_range(ms, 0, kWaitMsMax);
+  if (ms == 0 || request.header("workload").find("empty") != std::string_view::npos) {
+    answer_trace(connection, request, 0);
+  } else if (environment_of(order_, "TRACE_SPIN") == "1") {
+    const auto began = now_us();
+    while (now_us() - began < static_cast<unsigned long long>(ms) * 1000) {
+    }
+    answer_trace(connection, request, now_us() - began);
+  } else {
+    wait(connection, std::move(request), ms);
+  }
+}
+
+void Server::answer_trace(Connection& connection, const Request& request, unsigned long long us) {
+  if (is_grpc(request)) {
+    const auto call = read_execute(request.body);
+    connection.unsent += execute_reply(environment_of(order_, "FUNCTION_NAME"), us, call ? call->memory_mib : 0, decide_closing(connection, request));
+  } else {
+    answer(connection, request, 200, "application/json", trace_body(request, us));
+  }
+}
+
+// Whether the connection ends with this answer.
+bool Server::decide_closing(Connection& connection, const Request& request) const {
+  if (terminating_ || !request.keep_alive) connection.closing = true;
+  return connection.closing;
+}
+
 void Server::wait(Connection& connection, Request request, long ms) {
   connection.request = std::move(request);
   connection.began_us = now_us();
@@ -366,7 +400,7 @@ void Server::on_time(Connection& connection) {
   const Request& request = connection.request;
   const auto us = now_us() - connection.began_us;
   if (order_.builtin == "stream") stream_step(connection);
-  else if (order_.builtin == "trace") answer(connection, request, 200, "application/json", trace_body(request, us));
+  else if (order_.builtin == "trace") answer_trace(connection, request, us);
   else answer(connection, request, 200, "text/plain", "slept " + std::to_string(us / 1000) + " ms\n");
   pump(connection);
 }
