@@ -12,6 +12,7 @@
 #include "dirigent/base/text.h"
 #include "harness.h"
 #include "sandbox/cell/executor_call.h"
+#include "sandbox/process/turns.h"
 
 namespace dirigent::sandbox::test {
 
@@ -264,6 +265,58 @@ TEST_CASE("process: a launch that is cancelled leaves no sandbox") {
   CHECK_FALSE(harness.run(open.runtime->probe(order.id, "", 10ms)).value());
   const auto again = open.launch(order);
   CHECK((again ? "" : again.error().message) == "");
+}
+
+TEST_CASE("process: whose turn it is goes when another has ended, or when none ends any more") {
+  Harness harness;
+  io::TaskGroup group(harness.loop, "turns");
+  std::vector<int> gone;
+  const auto go = [&](Turns& turns, int number) -> io::Action {
+    static_cast<void>(co_await turns.wait());
+    gone.push_back(number);
+  };
+  Turns strict(harness.loop, 2, 1h);
+  std::optional<Turns::Turn> first(std::in_place, strict);
+  CHECK(harness.run(strict.wait()).has_value());
+  const Turns::Turn second(strict);
+  for (int i = 0; i < 3; ++i) group.spawn(go(strict, i));
+  harness.until([] { return false; }, 20ms);
+  CHECK(gone.empty());
+  first.reset();
+  REQUIRE(harness.until([&] { return !gone.empty(); }));
+  harness.until([] { return false; }, 20ms);
+  CHECK(gone == std::vector{0});
+  Turns patient(harness.loop, 1, 5ms);
+  const Turns::Turn stalled(patient);
+  for (int i = 3; i < 6; ++i) group.spawn(go(patient, i));
+  CHECK(harness.until([&] { return gone.size() == 4; }));
+  group.drain_now();
+}
+
+TEST_CASE("process: launches that take turns come to their end in the order in which they came, and one that fails gives its turn on") {
+  NEEDS_ROOT();
+  Harness harness;
+  auto options = process_options("process");
+  options.parked = 12;
+  options.starts_at_a_time = 1;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, options));
+  std::vector<int> ended;
+  std::vector<int> failed;
+  {
+    io::TaskGroup group(harness.loop, "launches");
+    const auto launch = [&](int number) -> io::Action {
+      StartSandbox order = order_for("builtin:hello");
+      if (number % 4 == 1) order = order_for("exec:/no/such/program");
+      const auto launched = co_await open.runtime->launch(std::move(order));
+      (launched ? ended : failed).push_back(number);
+    };
+    for (int i = 0; i < 12; ++i) group.spawn(launch(i));
+    CHECK(harness.until([&] { return ended.size() + failed.size() == 12; }));
+    group.drain_now();
+  }
+  CHECK(ended == std::vector{0, 2, 3, 4, 6, 7, 8, 10, 11});
+  CHECK(failed.size() == 3);
+  CHECK(open.launch(order_for("builtin:hello")).has_value());
 }
 
 TEST_CASE("process: builtin functions do what their names say") {

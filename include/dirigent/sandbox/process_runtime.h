@@ -24,6 +24,7 @@ struct ProcessRuntimeOptions {
   ProcessIsolation isolation = ProcessIsolation::automatic;
   std::uint32_t parked = 32;               // cells kept ready when nothing happens; 0 = each launch makes its own
   std::uint32_t parked_max = 256;          // and at most, for some minutes after a second of many launches
+  std::uint32_t starts_at_a_time = 0;      // the others take turns; 0 = four for each CPU
   std::uint32_t sandboxes_max = 2000;      // launches beyond it fail as exhausted
   Bytes tmp_max = 64_MiB;  // size of a sandbox's /tmp, and of what it may change in a dir: or tar: image
   Duration start_timeout = 30s;            // for a cell to park, and for an order to be carried out

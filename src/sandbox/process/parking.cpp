@@ -230,6 +230,13 @@ void ProcessRuntime::line_up(const std::shared_ptr<Waiter>& waiter) {
   waiters_.insert(std::upper_bound(waiters_.begin(), waiters_.end(), waiter->rank, behind), waiter);
 }
 
+// One has begun, or one of those that take turns has been carried out.
+void ProcessRuntime::note_launches() {
+  if (closing_) return;
+  busy_until_ = io::Loop::now() + kQuiet;
+  if (!std::exchange(is_busy_, true)) group_.spawn(wait_until_quiet());
+}
+
 io::Task<void> ProcessRuntime::wait_until_quiet() {
   while (io::Loop::now() < busy_until_) {
     Status slept = co_await io::sleep_until(loop_, busy_until_);
@@ -242,8 +249,7 @@ io::Task<void> ProcessRuntime::wait_until_quiet() {
 
 io::Task<ProcessRuntime::CellPtr> ProcessRuntime::take_cell(std::string function, Instant deadline) {
   ++recent_launches_;
-  busy_until_ = io::Loop::now() + kQuiet;
-  if (!std::exchange(is_busy_, true)) group_.spawn(wait_until_quiet());
+  note_launches();
   if (!parked_.empty()) {
     CellPtr cell = parked_.front();
     parked_.pop_front();

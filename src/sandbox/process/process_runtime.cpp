@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <thread>
 
 #include "dirigent/base/assert.h"
 #include "dirigent/base/log.h"
@@ -25,6 +26,10 @@ namespace {
 
 constexpr std::uint32_t kFirstUid = 200'000;
 constexpr std::size_t kHelperThreads = 3;
+// Starts at a time: 130 cold calls in one instant on two CPUs had p50 89 to 130 ms all at once and 71 to 85 ms eight at a
+// time, the last one no later; with four the last one was.
+constexpr std::size_t kStartsForEachCpu = 4;
+constexpr Duration kStallPatience = 50ms;
 constexpr Duration kLinkPatience = 5s;
 constexpr Duration kKillPatience = 10s;
 
@@ -92,6 +97,7 @@ ProcessRuntime::ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options)
       options_(std::move(options)),
       images_(std::make_shared<ImageStore>(options_.images)),
       group_(loop, "sandbox"),
+      starts_(loop, options_.starts_at_a_time > 0 ? options_.starts_at_a_time : kStartsForEachCpu * std::max(1U, std::thread::hardware_concurrency()), kStallPatience),
       spawner_socket_(loop.context().get_executor()) {}
 
 ProcessRuntime::~ProcessRuntime() {
@@ -268,6 +274,8 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   cell->function = order.function.value;
   cell->state = CellState::ordered;
   by_id_[order.id] = cell;
+  static_cast<void>(co_await starts_.wait());
+  std::optional<Turns::Turn> turn(std::in_place, starts_);
   const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit,
                             order.spec.pids_max};
   Lodging& lodging = *cell->lodging;
@@ -303,6 +311,8 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   } catch (const std::system_error&) {
     started = failure(ErrorCode::cancelled, "cancelled");
   }
+  turn.reset();
+  note_launches();
   if (!started || cell->has_failed || (cell->state == CellState::ended && cell->root_us == 0)) {
     Error error = !started           ? started.error().within("the sandbox did not start")
                   : cell->has_failed ? cell->error

@@ -18,6 +18,7 @@
 #include "sandbox/network/network.h"
 #include "sandbox/process/lodging.h"
 #include "sandbox/process/spawner.h"
+#include "sandbox/process/turns.h"
 
 namespace dirigent::sandbox {
 
@@ -84,6 +85,7 @@ class ProcessRuntime final : public Runtime {
   [[nodiscard]] bool can_park() const;
   void parked_or_not(const CellPtr& cell, const Status& status);
   io::Task<CellPtr> take_cell(std::string function, Instant deadline);
+  void note_launches();
   void line_up(const std::shared_ptr<Waiter>& waiter);
   io::Task<void> tend_pool();
 
@@ -117,6 +119,7 @@ class ProcessRuntime final : public Runtime {
   std::shared_ptr<ImageStore> images_;
   std::unique_ptr<Helpers> helpers_;
   io::TaskGroup group_;
+  Turns starts_;  // from the order to the cell's word that the function runs
   NameLock node_lock_;
   Cgroups cgroups_;
   std::unique_ptr<Network> network_;
