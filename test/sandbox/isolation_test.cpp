@@ -158,6 +158,22 @@ TEST_CASE("isolation: a function reaches neither services of the host nor other 
   CHECK(harness.run(open.runtime->probe(neighbour.id, "/", 1s)).value());
 }
 
+TEST_CASE("isolation: nothing is left after a close in the middle of parking, at whatever moment") {
+  NEEDS_ROOT();
+  for (int turns = 0; turns < 24; ++turns) {
+    Harness harness;
+    auto options = process_options("parking");
+    options.parked = 8;
+    OpenRuntime open(harness, make_process_runtime(harness.loop, options));
+    // So many events of the loop are handled: builds, forks, links and words of cells.
+    for (int i = 0; i < 3 * turns; ++i) harness.loop.context().run_one_for(20ms);
+    harness.loop.context().restart();
+    CHECK(harness.run(open.runtime->close()).has_value());
+    INFO("after " << 3 * turns << " events");
+    CHECK(leftovers(options.node.value) == std::vector<std::string>{});
+  }
+}
+
 TEST_CASE("isolation: nothing is left after close") {
   NEEDS_ROOT();
   const std::string before = network_state();

@@ -45,6 +45,8 @@ std::optional<std::string> read_small(const char* path) {
   return std::string(bytes.data(), static_cast<std::size_t>(size));
 }
 
+Status taken_down(const Lodging& lodging) { return failure(ErrorCode::cancelled, "the lodging {} has been taken down", lodging.cgroup); }
+
 }  // namespace
 
 void Lodging::close_cgroups() {
@@ -74,6 +76,13 @@ Status Lodgings::open(const Cgroups& cgroups, Network* network) {
 }
 
 Status Lodgings::build(Lodging& lodging, const CgroupLimits& usual) const {
+  const std::lock_guard held(lodging.mutex);
+  return build_held(lodging, usual);
+}
+
+// REQUIRES: the lodging's mutex is held.
+Status Lodgings::build_held(Lodging& lodging, const CgroupLimits& usual) const {
+  if (lodging.is_demolished) return taken_down(lodging);
   auto fds = cgroups_->make(lodging.cgroup);
   if (!fds) return failure(fds.error());
   lodging.cgroup_fds = std::move(*fds);
@@ -82,6 +91,8 @@ Status Lodgings::build(Lodging& lodging, const CgroupLimits& usual) const {
 }
 
 Status Lodgings::connect(Lodging& lodging, std::uint32_t serial, std::uint32_t pid) {
+  const std::lock_guard held(lodging.mutex);
+  if (lodging.is_demolished) return taken_down(lodging);
   lodging.netns = ::open(fmt::format("/proc/{}/ns/net", pid).c_str(), O_RDONLY | O_CLOEXEC);
   if (lodging.netns < 0) return errno_failure(errno, fmt::format("cannot open the network namespace of process {}", pid));
   auto network = network_->attach(serial, pid, lodging.number);
@@ -93,7 +104,8 @@ Status Lodgings::connect(Lodging& lodging, std::uint32_t serial, std::uint32_t p
 
 // The host's side; the cell does its own when it is told.
 Status Lodgings::readdress(Lodging& lodging, std::uint32_t number, const CgroupLimits& usual) {
-  if (Status opened = build(lodging, usual); !opened) return opened;
+  const std::lock_guard held(lodging.mutex);
+  if (Status opened = build_held(lodging, usual); !opened) return opened;
   lodging.network.previous = lodging.network.address;
   if (number == lodging.number) return {};
   const std::uint32_t before = network_->address_of(lodging.number);
@@ -116,7 +128,8 @@ Status Lodgings::readdress(Lodging& lodging, std::uint32_t number, const CgroupL
   return {};
 }
 
-Lodgings::State Lodgings::inspect(const Lodging& lodging) const {
+Lodgings::State Lodgings::inspect(Lodging& lodging) const {
+  const std::lock_guard held(lodging.mutex);
   if (!lodging.is_whole || lodging.netns < 0) return State::spoiled;
   if (!cgroups_->is_like_new(lodging.cgroup, kLeftMemoryMax)) return State::spoiled;
   // A thread's network namespace is its own: the helper goes there and back.
@@ -129,6 +142,8 @@ Lodgings::State Lodgings::inspect(const Lodging& lodging) const {
 }
 
 void Lodgings::demolish(Lodging& lodging) const {
+  const std::lock_guard held(lodging.mutex);
+  lodging.is_demolished = true;
   lodging.close_cgroups();
   cgroups_->remove(lodging.cgroup);
   if (lodging.netns >= 0) ::close(std::exchange(lodging.netns, -1));

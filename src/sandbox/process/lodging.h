@@ -41,10 +41,14 @@ struct Lodging {
   int link = 0;                        // index of the host's end
   wire::Network network;
   bool is_whole = false;               // a cell has settled in it, so that it may be used again
+
+  std::mutex mutex;                    // of whoever works on it: see Lodgings
+  bool is_demolished = false;
 };
 using LodgingPtr = std::shared_ptr<Lodging>;
 
-// Everything here blocks; any thread, one at a time per lodging.
+// Everything here blocks, on any thread. Of one lodging one is done after the other: a cell may end, and its lodging be
+// taken down, while another thread still builds it. What comes to a demolished lodging fails as cancelled and makes nothing.
 class Lodgings {
  public:
   Lodgings() = default;
@@ -68,11 +72,13 @@ class Lodgings {
     busy,     // the kernel still closes sockets: ask again a little later
     spoiled,  // not to be used again
   };
-  [[nodiscard]] State inspect(const Lodging& lodging) const;
+  [[nodiscard]] State inspect(Lodging& lodging) const;
   // The kernel takes the link and the namespace down behind this.
   void demolish(Lodging& lodging) const;
 
  private:
+  Status build_held(Lodging& lodging, const CgroupLimits& usual) const;
+
   const Cgroups* cgroups_ = nullptr;
   Network* network_ = nullptr;
   int own_netns_ = -1;

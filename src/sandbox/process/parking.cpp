@@ -124,6 +124,7 @@ io::Task<void> ProcessRuntime::find_lodging(CellPtr cell) {
   lodging->is_whole = false;
   auto readdress = [this, lodging, number, usual = usual_limits_] { return lodgings_.readdress(*lodging, number, usual); };
   Status done = co_await helpers_->run(std::move(readdress));
+  if (closing_) co_return done;  // cancelled: the helper may be at it still
   if (lodging->left_number != 0) numbers_.push_back(std::exchange(lodging->left_number, 0));
   if (!done && lodging->number != number) numbers_.push_back(number);
   co_return done;
