@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -184,6 +185,35 @@ TEST_CASE("lodging: after a burst as many cells are kept ready as it took") {
   const Instant patience = io::Loop::now() + 20s;
   while (processes().size() < options.parked_max && io::Loop::now() < patience) REQUIRE(harness.run(io::sleep_for(harness.loop, 20ms)));
   CHECK(processes().size() == options.parked_max);
+}
+
+TEST_CASE("lodging: what comes to one that has been demolished makes nothing") {
+  NEEDS_ROOT();
+  const Cgroups cgroups = Cgroups::open(node_name());
+  Lodgings lodgings;
+  REQUIRE(lodgings.open(cgroups, nullptr));
+  const auto has_directories = [&] {
+    const auto all = cgroups.node_directories();
+    return std::any_of(all.begin(), all.end(), [](const auto& directory) { return std::filesystem::exists(directory + "/cell-1"); });
+  };
+  Lodging lodging;
+  lodging.cgroup = "cell-1";
+  REQUIRE(lodgings.build(lodging, {}));
+  REQUIRE(has_directories());
+  lodgings.demolish(lodging);
+  CHECK_FALSE(has_directories());
+  const auto late = lodgings.build(lodging, {});
+  REQUIRE_FALSE(late);
+  CHECK(late.error().code == ErrorCode::cancelled);
+  CHECK_FALSE(lodgings.connect(lodging, 1, static_cast<std::uint32_t>(::getpid())));
+  CHECK_FALSE(lodgings.readdress(lodging, 2, {}));
+  CHECK_FALSE(has_directories());
+  CHECK(lodging.cgroup_fds.empty());
+  CHECK(lodging.netns == -1);
+  for (const auto& directory : cgroups.node_directories()) {
+    CHECK(::rmdir(directory.c_str()) == 0);
+    ::rmdir(std::filesystem::path(directory).parent_path().c_str());
+  }
 }
 
 TEST_CASE("lodging: one in which a socket is open is busy, and clean once it is closed") {
