@@ -299,6 +299,7 @@ TEST_CASE("process: launches that take turns come to their end in the order in w
   auto options = process_options("process");
   options.parked = 12;
   options.starts_at_a_time = 1;
+  options.turn_patience = 1h;  // however slow the machine is
   OpenRuntime open(harness, make_process_runtime(harness.loop, options));
   std::vector<int> ended;
   std::vector<int> failed;

@@ -25,6 +25,7 @@ struct ProcessRuntimeOptions {
   std::uint32_t parked = 32;               // cells kept ready when nothing happens; 0 = each launch makes its own
   std::uint32_t parked_max = 256;          // and at most, for some minutes after a second of many launches
   std::uint32_t starts_at_a_time = 0;      // the others take turns; 0 = four for each CPU
+  Duration turn_patience = 50ms;           // when no start has ended for so long, the waiting ones no longer wait for turns
   std::uint32_t sandboxes_max = 2000;      // launches beyond it fail as exhausted
   Bytes tmp_max = 64_MiB;  // size of a sandbox's /tmp, and of what it may change in a dir: or tar: image
   Duration start_timeout = 30s;            // for a cell to park, and for an order to be carried out

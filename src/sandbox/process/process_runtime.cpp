@@ -29,7 +29,6 @@ constexpr std::size_t kHelperThreads = 3;
 // Starts at a time: 130 cold calls in one instant on two CPUs had p50 89 to 130 ms all at once and 71 to 85 ms eight at a
 // time, the last one no later; with four the last one was.
 constexpr std::size_t kStartsForEachCpu = 4;
-constexpr Duration kStallPatience = 50ms;
 constexpr Duration kLinkPatience = 5s;
 constexpr Duration kKillPatience = 10s;
 
@@ -97,7 +96,7 @@ ProcessRuntime::ProcessRuntime(io::Loop& loop, ProcessRuntimeOptions options)
       options_(std::move(options)),
       images_(std::make_shared<ImageStore>(options_.images)),
       group_(loop, "sandbox"),
-      starts_(loop, options_.starts_at_a_time > 0 ? options_.starts_at_a_time : kStartsForEachCpu * std::max(1U, std::thread::hardware_concurrency()), kStallPatience),
+      starts_(loop, options_.starts_at_a_time > 0 ? options_.starts_at_a_time : kStartsForEachCpu * std::max(1U, std::thread::hardware_concurrency()), options_.turn_patience),
       spawner_socket_(loop.context().get_executor()) {}
 
 ProcessRuntime::~ProcessRuntime() {
