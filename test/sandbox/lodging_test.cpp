@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -142,6 +143,43 @@ TEST_CASE("lodging: limits are the next function's own, larger or smaller, one o
     CHECK(pids.first >= 1);
     REQUIRE(harness.run(open.runtime->remove(order.id, Duration::zero())));
   }
+}
+
+TEST_CASE("lodging: a sandbox that is removed while it waits for its turn leaves its lodging alone from then on") {
+  NEEDS_ROOT();
+  Harness harness;
+  auto options = process_options("lodging");
+  options.parked = 2;
+  options.starts_at_a_time = 1;
+  options.turn_patience = 1h;
+  OpenRuntime open(harness, make_process_runtime(harness.loop, options));
+  io::TaskGroup group(harness.loop, "launches");
+  const auto launch = [&](StartSandbox order, std::optional<Result<Launched>>* result) -> io::Action {
+    auto launched = co_await open.runtime->launch(std::move(order));
+    result->emplace(std::move(launched));
+  };
+  std::string told;
+  // A cell that is not parked yet when it is held up proves nothing: then once more.
+  for (int i = 0; i < 20 && told.find("told to stop") == std::string::npos; ++i) {
+    REQUIRE(harness.until([] { return processes().size() >= 2; }));
+    harness.until([] { return false; }, 20ms);
+    const auto held_up = processes();
+    for (const auto& pid : held_up) ::kill(std::stoi(pid), SIGSTOP);
+    std::optional<Result<Launched>> first, second;
+    const auto going = order_for("builtin:hello"), waiting = order_for("builtin:hello");
+    group.spawn(launch(going, &first));
+    group.spawn(launch(waiting, &second));
+    harness.until([] { return false; }, 20ms);
+    const Status removed = harness.run(open.runtime->remove(waiting.id, Duration::zero()));
+    for (const auto& pid : held_up) ::kill(std::stoi(pid), SIGCONT);
+    CHECK(removed);
+    REQUIRE(harness.until([&] { return first && second; }));
+    CHECK(first->has_value());
+    if (!*second) told = second->error().message;
+    for (const auto& order : {going, waiting}) CHECK(harness.run(open.runtime->remove(order.id, Duration::zero())));
+  }
+  CHECK(told == "the sandbox did not start: the function was ended by signal 9 (KILL) after it was told to stop");
+  group.drain_now();
 }
 
 TEST_CASE("lodging: neither end of a sandbox's link has an IPv6 address") {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -12,7 +13,7 @@
 #include "dirigent/base/text.h"
 #include "harness.h"
 #include "sandbox/cell/executor_call.h"
-#include "sandbox/process/turns.h"
+#include "sandbox/turns.h"
 
 namespace dirigent::sandbox::test {
 
@@ -271,26 +272,51 @@ TEST_CASE("process: whose turn it is goes when another has ended, or when none e
   Harness harness;
   io::TaskGroup group(harness.loop, "turns");
   std::vector<int> gone;
+  std::deque<Turns::Turn> held;
   const auto go = [&](Turns& turns, int number) -> io::Action {
-    static_cast<void>(co_await turns.wait());
+    auto turn = co_await turns.wait(io::Loop::now() + 1h);
+    if (!turn) co_return;
     gone.push_back(number);
+    held.push_back(std::move(*turn));
   };
-  Turns strict(harness.loop, 2, 1h);
-  std::optional<Turns::Turn> first(std::in_place, strict);
-  CHECK(harness.run(strict.wait()).has_value());
-  const Turns::Turn second(strict);
-  for (int i = 0; i < 3; ++i) group.spawn(go(strict, i));
-  harness.until([] { return false; }, 20ms);
-  CHECK(gone.empty());
-  first.reset();
-  REQUIRE(harness.until([&] { return !gone.empty(); }));
-  harness.until([] { return false; }, 20ms);
-  CHECK(gone == std::vector{0});
+  const auto have_gone = [&](const std::vector<int>& wanted) {
+    harness.until([&] { return gone.size() >= wanted.size(); });
+    harness.until([] { return false; }, 20ms);
+    return gone == wanted;
+  };
+  Turns strict(harness.loop, 2);
+  for (int i = 0; i < 5; ++i) group.spawn(go(strict, i));
+  CHECK(have_gone({0, 1}));
+  held.pop_front();
+  CHECK(have_gone({0, 1, 2}));
+  // One who comes in the moment in which a turn ends is not before those who wait.
+  const auto end_one_and_go = [&]() -> io::Action {
+    held.pop_front();
+    co_await go(strict, 5);
+  };
+  group.spawn(end_one_and_go());
+  CHECK(have_gone({0, 1, 2, 3}));
+  while (!held.empty()) {
+    held.pop_front();
+    harness.until([] { return false; }, 5ms);
+  }
+  CHECK(have_gone({0, 1, 2, 3, 4, 5}));
+
+  gone.clear();
   Turns patient(harness.loop, 1, 5ms);
-  const Turns::Turn stalled(patient);
-  for (int i = 3; i < 6; ++i) group.spawn(go(patient, i));
+  for (int i = 6; i < 10; ++i) group.spawn(go(patient, i));
   CHECK(harness.until([&] { return gone.size() == 4; }));
+  held.clear();
+
+  Turns late(harness.loop, 1);
+  const auto stalled = harness.run(late.wait(Instant::max()));
+  CHECK(stalled.has_value());
+  const auto never = harness.run(late.wait(io::Loop::now() + 5ms));
+  REQUIRE(!never.has_value());
+  CHECK(never.error().code == ErrorCode::timed_out);
+  group.spawn(go(late, 10));
   group.drain_now();
+  CHECK(gone.size() == 4);
 }
 
 TEST_CASE("process: launches that take turns come to their end in the order in which they came, and one that fails gives its turn on") {

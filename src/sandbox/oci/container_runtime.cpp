@@ -83,7 +83,8 @@ ContainerRuntime::ContainerRuntime(io::Loop& loop, ContainerOptions options, std
       options_(std::move(options)),
       engine_(std::move(engine)),
       images_(std::make_shared<ImageStore>(options_.images)),
-      group_(loop, "containers") {}
+      group_(loop, "containers"),
+      starts_(loop, std::max<std::size_t>(1, options_.starts_max)) {}
 
 ContainerRuntime::~ContainerRuntime() {
   ASSERT(!opened_, "the {} runtime of node {} was not closed", engine_->name(), options_.node.value);
@@ -264,32 +265,6 @@ void ContainerRuntime::become(ContainerSpec& spec, const ImageUser& user, std::u
   std::erase(spec.groups, 0u);
 }
 
-io::Task<void> ContainerRuntime::take_turn(Instant deadline) {
-  if (starting_ < options_.starts_max) {
-    ++starting_;
-    co_return Status{};
-  }
-  const auto turn = std::make_shared<Signal>(loop_);
-  turns_.push_back(turn);
-  Status waited = co_await turn->wait(deadline);
-  if (!waited) {
-    std::erase(turns_, turn);
-    if (turn->is_set()) give_turn();
-    co_return failure(waited.error().within("the start waited for others"));
-  }
-  co_return Status{};
-}
-
-// A turn is handed on, not put back, when somebody waits.
-void ContainerRuntime::give_turn() {
-  if (turns_.empty()) {
-    --starting_;
-    return;
-  }
-  turns_.front()->set();
-  turns_.pop_front();
-}
-
 io::Task<Launched> ContainerRuntime::launch(StartSandbox order) {
   ASSERT(opened_, "launch() before open()");
   if (closing_) co_return failure(ErrorCode::unavailable, "the worker is stopping");
@@ -347,6 +322,7 @@ io::Task<void> ContainerRuntime::carry_out(std::shared_ptr<Launching> launching,
   Status status = co_await start(container, std::move(order), std::move(image), *launching);
   if (status && firewall_ && !options_.publish_host.empty()) status = co_await publish(container, port);
   if (status && (closing_ || container->abandoned)) status = failure(ErrorCode::unavailable, "the worker is stopping");
+  if (status && container->stop_requested) status = failure(ErrorCode::cancelled, "it was told to stop before it ran");
   if (!status) {
     if (container->state == ContainerState::starting) release(container);
     if (container->state == ContainerState::running) kill(container, SIGKILL);
@@ -395,7 +371,9 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   container->direct = fmt::format("{}:{}", container->place.address, order.spec.port);
   const Instant have_network = io::Loop::now();
   phases.network = have_network - have_image;
-  if (Status turn = co_await take_turn(deadline); !turn) co_return turn;
+  auto waited = co_await starts_.wait(deadline);
+  if (!waited) co_return failure(waited.error());
+  std::optional<Turns::Turn> turn(std::move(*waited));
   if (!order.spec.working_directory.empty()) out.spec.working_directory = order.spec.working_directory;
   out.spec.hostname = to_string(order.id);
   become(out.spec, as, network_->range() * kRangeSize + container->place.number);
@@ -405,7 +383,7 @@ io::Task<void> ContainerRuntime::start(ContainerPtr container, StartSandbox orde
   out.spec.network_namespace = container->place.path();
   out.spec.limits = {order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit, order.spec.pids_max};
   auto running = co_await engine_->start(std::move(out));
-  give_turn();
+  turn.reset();
   if (!running) co_return failure(running.error());
   container->pid = running->pid;
   container->pidfd.assign(running->pidfd.release());

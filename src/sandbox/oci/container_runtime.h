@@ -17,6 +17,7 @@
 #include "sandbox/oci/container.h"
 #include "sandbox/oci/network_pool.h"
 #include "sandbox/process/spawner.h"
+#include "sandbox/turns.h"
 
 namespace dirigent::sandbox {
 
@@ -68,8 +69,6 @@ class ContainerRuntime final : public Runtime {
   io::Task<ImageUser> find_user(ImageLease image, std::string user);
   void become(ContainerSpec& spec, const ImageUser& user, std::uint32_t number) const;
   io::Task<void> start(ContainerPtr container, StartSandbox order, Image image, Launching& launching);
-  io::Task<void> take_turn(Instant deadline);
-  void give_turn();
   io::Task<void> publish(ContainerPtr container, std::uint16_t port);
   void take_down_parts();
 
@@ -113,8 +112,7 @@ class ContainerRuntime final : public Runtime {
   std::deque<std::uint16_t> published_ports_;
   std::unordered_map<SandboxId, ContainerPtr> by_id_;
   std::vector<ContainerPtr> adopted_;       // until take_adopted()
-  std::size_t starting_ = 0;
-  std::deque<std::shared_ptr<Signal>> turns_;             // launches that wait for one of starts_max
+  Turns starts_;                            // of the engine
   std::map<std::string, std::shared_ptr<Signal>> image_work_;  // one unpacking at a time of one image
   EndedLogs kept_logs_;
   std::shared_ptr<Signal> empty_;           // set when by_id_ becomes empty while closing

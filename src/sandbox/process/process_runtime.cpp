@@ -273,8 +273,15 @@ io::Task<Launched> ProcessRuntime::run_order(CellPtr cell, StartSandbox order, w
   cell->function = order.function.value;
   cell->state = CellState::ordered;
   by_id_[order.id] = cell;
-  static_cast<void>(co_await starts_.wait());
-  std::optional<Turns::Turn> turn(std::in_place, starts_);
+  auto waited = co_await starts_.wait(began + options_.start_timeout);
+  if (!waited) {
+    kill(cell);
+    co_return failure(waited.error().within("the sandbox did not start"));
+  }
+  std::optional<Turns::Turn> turn(std::move(*waited));
+  // Its lodging is not its own any more then.
+  if (cell->state == CellState::ended)
+    co_return failure(ErrorCode::unavailable, "the sandbox did not start: {}", cell->end->detail);
   const CgroupLimits limits{order.spec.resources.memory, order.spec.resources.cpu, order.spec.cpu_limit,
                             order.spec.pids_max};
   Lodging& lodging = *cell->lodging;

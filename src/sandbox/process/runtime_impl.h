@@ -18,7 +18,7 @@
 #include "sandbox/network/network.h"
 #include "sandbox/process/lodging.h"
 #include "sandbox/process/spawner.h"
-#include "sandbox/process/turns.h"
+#include "sandbox/turns.h"
 
 namespace dirigent::sandbox {
 
