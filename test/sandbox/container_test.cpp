@@ -93,6 +93,28 @@ TEST_CASE("container: a function has its image's settings and its own facts, no 
   CHECK(uid(output) != uid(open.output(second.id)));
 }
 
+TEST_CASE("container: one that is removed while it starts does not come to run") {
+  const std::string name = every_container_runtime();
+  CAPTURE(name);
+  if (!can_run_containers(name)) return;
+  Harness harness;
+  OpenRuntime open(harness, make_container_runtime(name, harness, "removed"));
+  io::TaskGroup group(harness.loop, "launch");
+  const auto order = order_for("builtin:hello");
+  std::optional<Result<Launched>> launched;
+  const auto launch = [&]() -> io::Action {
+    auto result = co_await open.runtime->launch(order);
+    launched.emplace(std::move(result));
+  };
+  group.spawn(launch());
+  CHECK(harness.run(open.runtime->remove(order.id, Duration::zero())));
+  CHECK(harness.until([&] { return launched.has_value(); }));
+  REQUIRE(!launched->has_value());
+  CHECK(launched->error().message == "it was told to stop before it ran");
+  CHECK(open.launch(order_for("builtin:hello")).has_value());
+  group.drain_now();
+}
+
 TEST_CASE("container: memory, processes and /tmp are bounded") {
   const std::string name = every_container_runtime();
   CAPTURE(name);
