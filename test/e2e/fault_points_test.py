@@ -146,8 +146,11 @@ class FaultyCluster:
 
     def cells(self, name):
         """Sandboxes with a function in them: some process listens. Those that are kept ready for the next start do not."""
-        path = next((p for p in (f"{base}/dirigent/{self.nodes[name]}" for base in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup")) if os.path.isdir(p)), None)
-        return sum(self.listens(f"{path}/{entry}") for entry in os.listdir(path) if entry.startswith("cell-")) if path else 0
+        for base in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
+            with contextlib.suppress(FileNotFoundError):
+                entries = os.listdir(f"{base}/dirigent/{self.nodes[name]}")
+                return sum(self.listens(f"{base}/dirigent/{self.nodes[name]}/{entry}") for entry in entries if entry.startswith("cell-"))
+        return 0
 
     @staticmethod
     def listens(cell):
