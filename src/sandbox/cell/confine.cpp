@@ -34,19 +34,22 @@ constexpr unsigned kArchitecture = AUDIT_ARCH_AARCH64;
 #endif
 
 // System calls with which a process reaches for the kernel, other processes or its own confinement. A function that
-// tries gets EPERM, as it would without the capability.
-constexpr unsigned kRefused[] = {
+// tries gets EPERM, as it would without the capability. Those that carry out an order are refused when it has been.
+constexpr unsigned kOfOrders[] = {
     SYS_mount,
     SYS_umount2,
     SYS_pivot_root,
     SYS_chroot,
+    SYS_move_mount,
+    SYS_mount_setattr,
+    SYS_sethostname,
+};
+constexpr unsigned kRefused[] = {
     SYS_fsopen,
     SYS_fsconfig,
     SYS_fsmount,
     SYS_fspick,
     SYS_open_tree,
-    SYS_move_mount,
-    SYS_mount_setattr,
     SYS_setns,
     SYS_unshare,
     SYS_ptrace,
@@ -85,7 +88,6 @@ constexpr unsigned kRefused[] = {
     SYS_migrate_pages,
     SYS_mbind,
     SYS_set_mempolicy,
-    SYS_sethostname,
     SYS_setdomainname,
     SYS_fanotify_init,
     SYS_pidfd_getfd,
@@ -161,8 +163,18 @@ class Search {
   std::vector<std::size_t> misses_;  // past it
 };
 
+constexpr std::size_t kNumber = offsetof(seccomp_data, nr);
+
+// Refuses some calls of the architecture that another filter has made sure of.
+std::vector<sock_filter> make_second_filter() {
+  std::vector<sock_filter> code;
+  code.push_back(load(kNumber));
+  Search(code).emit(std::vector<unsigned>(std::begin(kOfOrders), std::end(kOfOrders)));
+  code.push_back(give(SECCOMP_RET_ALLOW));
+  return code;
+}
+
 std::vector<sock_filter> make_filter() {
-  constexpr std::size_t kNumber = offsetof(seccomp_data, nr);
   constexpr std::size_t kFirst = offsetof(seccomp_data, args[0]);  // the low half: both architectures are little-endian
   constexpr std::size_t kThird = offsetof(seccomp_data, args[2]);
   std::vector<sock_filter> code;
@@ -230,6 +242,12 @@ Failure clear_capabilities() {
   return {};
 }
 
+Failure install(const std::vector<sock_filter>& code) {
+  const sock_fprog program{static_cast<unsigned short>(code.size()), const_cast<sock_filter*>(code.data())};
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0) return {};
+  return errno_failure("install", "the system call filter");
+}
+
 Failure limit(__rlimit_resource resource, unsigned long wanted, const char* name) {
   rlimit now{};
   if (::getrlimit(resource, &now) != 0) return errno_failure("read limit", name);
@@ -241,10 +259,15 @@ Failure limit(__rlimit_resource resource, unsigned long wanted, const char* name
 
 }  // namespace
 
+Failure confine_parked() {
+  if (Failure failure = drop_capabilities()) return failure;
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno_failure("set", "no_new_privs");
+  return install(make_filter());
+}
+
 Failure confine(wire::Isolation isolation, const wire::Order& order, unsigned long files_max) {
   if (Failure failure = limit(RLIMIT_NOFILE, files_max, "nofile")) return failure;
   if (Failure failure = limit(RLIMIT_CORE, 0, "core")) return failure;
-  if (Failure failure = drop_capabilities()) return failure;
   if (isolation == wire::Isolation::full) {
     if (::setgroups(0, nullptr) != 0) return errno_failure("leave", "the supplementary groups");
     if (::setresgid(order.uid, order.uid, order.uid) != 0)
@@ -255,12 +278,7 @@ Failure confine(wire::Isolation isolation, const wire::Order& order, unsigned lo
   if (Failure failure = clear_capabilities()) return failure;
   // The change of user has cleared it: should the process above go, this one goes too.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno_failure("set", "no_new_privs");
-  const std::vector<sock_filter> code = make_filter();
-  const sock_fprog program{static_cast<unsigned short>(code.size()), const_cast<sock_filter*>(code.data())};
-  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0)
-    return errno_failure("install", "the system call filter");
-  return {};
+  return install(make_second_filter());
 }
 
 }  // namespace dirigent::sandbox::cell

@@ -255,6 +255,8 @@ void live_parked(const ParkingPlace& place) {
     failure = set_up_network(wire::Network::read(in));
     if (failure) give_up(failure);
   }
+  failure = confine_parked();
+  if (failure) give_up(failure);
   wire::send_message(kControl, wire::Writer(wire::Kind::parked).bytes());
 
   std::vector<int> trees;
