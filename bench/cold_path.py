@@ -61,10 +61,14 @@ class Figures:
 def one_call(address, name):
     """Milliseconds from before the connect to the end of the response, and the phases it names."""
     host, _, port = address.rpartition(":")
-    began = time.monotonic()
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(f"GET /function/{name} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-        received = b""
+    request = f"GET /function/{name} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
+    received = b""
+    # Not create_connection(): what it does besides connecting costs this interpreter a tenth of a cold call.
+    with socket.socket() as connection:
+        connection.settimeout(30)
+        began = time.monotonic()
+        connection.connect((host, int(port)))
+        connection.sendall(request)
         while chunk := connection.recv(65536):
             received += chunk
     took = (time.monotonic() - began) * 1000
