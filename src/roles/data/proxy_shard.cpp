@@ -151,6 +151,7 @@ void ProxyShard::accept_all() {
     if (fd < 0) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
+      if (is_out_of_descriptors(errno) && upstreams_->reclaim() > 0) continue;
       log_warn("data", "cannot accept a connection: {} (raise the limit of open files); trying again in {}",
                ::strerror(errno), format_duration(kAcceptPause));
       wheel_.set(accept_timer_, now_ + kAcceptPause);

@@ -15,6 +15,12 @@
 
 namespace dirigent::roles {
 
+namespace {
+
+constexpr std::size_t kReclaimedAtOnce = 64;  // so that the next few need not look
+
+}
+
 struct SandboxConnections {
   SandboxId id;
   std::vector<UpstreamConnection*> idle;
@@ -105,7 +111,7 @@ UpstreamConnection* UpstreamPool::take_idle(const core::SandboxSlots& sandbox, U
   return connection;
 }
 
-Result<int> UpstreamPool::dial(const core::SandboxSlots& slots) const {
+Result<int> UpstreamPool::dial(const core::SandboxSlots& slots) {
   const SandboxAddress& known = slots.sandbox.address;
   const bool same_host = !options_.host_id.empty() && known.host_id == options_.host_id;
   // A node that publishes nothing can be reached from its own host only; trying costs little and says it best.
@@ -116,7 +122,9 @@ Result<int> UpstreamPool::dial(const core::SandboxSlots& slots) const {
     return failure(ErrorCode::unavailable, "cannot connect to sandbox {}: {}", to_string(slots.sandbox.id),
                    address.error().message);
   }
-  const int fd = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const auto make_socket = [&] { return ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); };
+  int fd = make_socket();
+  if (fd < 0 && is_out_of_descriptors(errno) && reclaim() > 0) fd = make_socket();
   if (fd < 0) return errno_failure(errno, "cannot make a socket");
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -192,6 +200,17 @@ void UpstreamPool::close_idle() {
   for (const auto& connection : all_) {
     if (connection->is_open() && connection->user_ == nullptr) close(connection.get());
   }
+}
+
+std::size_t UpstreamPool::reclaim() {
+  std::size_t closed = 0;
+  for (std::size_t looked = 0; looked < all_.size() && idle_count_ > 0 && closed < kReclaimedAtOnce; ++looked) {
+    UpstreamConnection& connection = *all_[reclaimed_until_++ % all_.size()];
+    if (!connection.is_open() || connection.user_ != nullptr) continue;
+    close(&connection);
+    ++closed;
+  }
+  return closed;
 }
 
 void UpstreamPool::after_batch() {

@@ -6,6 +6,7 @@
 
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -66,8 +67,9 @@ class UpstreamPool {
   // A kept connection, or nullptr when there is none.
   UpstreamConnection* take_idle(const core::SandboxSlots& sandbox, UpstreamUser& user);
   // A socket on its way to the sandbox, non-blocking, which belongs to the caller; the first send tells whether it has
-  // arrived. Errors: unavailable and the like, with the address; exhausted when descriptors have run out.
-  Result<int> dial(const core::SandboxSlots& sandbox) const;
+  // arrived. Errors: unavailable and the like, with the address; exhausted when descriptors have run out and no kept
+  // connection could be closed for one.
+  Result<int> dial(const core::SandboxSlots& sandbox);
   // A new connection, established or on its way. Errors: those of dial().
   Result<UpstreamConnection*> connect(const core::SandboxSlots& sandbox, UpstreamUser& user);
   // The exchange is over and the connection may carry another one.
@@ -75,6 +77,9 @@ class UpstreamPool {
   void close(UpstreamConnection* connection);
 
   void close_idle();
+  // Closes some of the kept connections, for want of descriptors; how many. Kept connections are a convenience: nobody is
+  // turned away for them.
+  std::size_t reclaim();
   // Connections closed in this batch of events may be used again.
   void after_batch();
   [[nodiscard]] std::size_t open() const { return open_; }
@@ -94,7 +99,11 @@ class UpstreamPool {
   std::vector<UpstreamConnection*> closed_;  // in this batch
   std::size_t open_ = 0;
   std::size_t idle_count_ = 0;
+  std::size_t reclaimed_until_ = 0;  // place in all_, so that each is as likely to go as the next
 };
+
+// Whether a call failed with this errno for want of descriptors.
+inline bool is_out_of_descriptors(int error) { return error == EMFILE || error == ENFILE; }
 
 // The address of "198.18.0.6:8080" or "[fd00::6]:8080". Names are not looked up: that could block the loop.
 struct SocketAddress {

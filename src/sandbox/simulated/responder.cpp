@@ -52,7 +52,7 @@ struct Responder::Connection : std::enable_shared_from_this<Connection> {
   Socket socket;
   std::weak_ptr<Connections> owner;
   cell::RequestReader reader;
-  std::array<char, 16 * 1024> buffer{};
+  std::array<char, 1024> buffer;  // thousands of these are made in a second; what is larger comes in pieces
   std::string out;
 };
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "catch.h"
 #include "harness.h"
+#include "roles/data/upstream.h"
 
 using namespace dirigent;
 using namespace dirigent::test;
@@ -55,6 +60,44 @@ TEST_CASE("limits: connections above the limit are told so and closed") {
   }
   CHECK(plane.eventually([&] { return plane.plane().connections() == 1; }));
   CHECK(fetch(plane.address(), get("/", "f")).status == 200);
+}
+
+TEST_CASE("limits: without descriptors, connections that are kept for later make room for calls and callers") {
+  FakeSandbox sandbox(FakeSandbox::answering(ok("fine")));
+  Plane plane;
+  constexpr int kKept = 40;
+  for (int i = 0; i < kKept; ++i) plane.route(fmt::format("f{}", i), {sandbox.address()});
+  plane.route("fresh", {sandbox.address()});
+  for (int i = 0; i < kKept; ++i) CHECK(fetch(plane.address(), get("/", fmt::format("f{}", i))).status == 200);
+  CHECK(sandbox.connections() == kKept);
+  Wire before = Wire::connect(plane.address());
+  before.write(get("/healthz", "nobody"));
+  read_response(before);
+  Wire after(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  rlimit small = limit;
+  small.rlim_cur = 512;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &small) == 0);
+  std::vector<int> hoard;
+  const auto take_all = [&] {
+    for (int fd = ::dup(0); fd >= 0; fd = ::dup(0)) hoard.push_back(fd);
+  };
+  take_all();
+  before.write(get("/", "fresh"));
+  const Response called = read_response(before);
+  // A caller whose connection is there and whom nobody can accept yet.
+  take_all();
+  const auto address = roles::parse_socket_address(plane.address());
+  const bool connected = ::connect(after.fd(), reinterpret_cast<const sockaddr*>(&address->storage), address->size) == 0;
+  after.write(get("/healthz"));
+  const Response answered = read_response(after);
+  for (const int fd : hoard) ::close(fd);
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  CHECK(called.status == 200);
+  CHECK(connected);
+  CHECK(answered.complete);
 }
 
 TEST_CASE("limits: a head that does not arrive in time is a 408, silence is closed without a word") {
