@@ -123,6 +123,13 @@ void Core::handle_snapshot(const Message& message, Instant now) {
     answer_append(message, message.index);
     return;
   }
+  if (log_.has(message.index) && log_.term_at(message.index) == message.log_term) {
+    // A late one: we have all of it, and perhaps acknowledged what comes after, which must stay (Raft, section 7).
+    commit_ = message.index;
+    apply_committed(now);
+    answer_append(message, message.index);
+    return;
+  }
   if (message.total > kSnapshotBytesMax || message.members.empty()) return;
   if (message.offset == 0 || incoming_.index != message.index || incoming_.term != message.log_term) {
     incoming_ = {message.index, message.log_term, message.members, nullptr};

@@ -375,6 +375,38 @@ TEST_CASE("group: words that no sound member would say change nothing", "[consen
   CHECK(group.violation() == "");
 }
 
+TEST_CASE("group: a late snapshot takes nothing that was acknowledged after it", "[consensus]") {
+  Group group;
+  REQUIRE(group.commits_one());
+  const auto follower = group.follower();
+  Core& core = *group.core(follower);
+  const GroupView before = core.view(group.now());
+  Message message;
+  message.from = MemberId{group.leader()};
+  message.to = MemberId{follower};
+  message.term = before.term;
+  message.kind = MessageKind::append;
+  message.index = before.last;
+  message.log_term = core.log().last_term();
+  for (Index index = before.last + 1; index <= before.last + 3; ++index)
+    message.entries.push_back({index, before.term, EntryKind::command, "acknowledged"});
+  core.receive(message, group.now());
+  Message late = message;
+  late.kind = MessageKind::snapshot;
+  late.entries.clear();
+  late.index = before.last + 1;
+  late.log_term = before.term;
+  late.members = core.log().members();
+  late.total = 0;
+  core.receive(late, group.now());
+  group.step_now(follower);
+  CHECK(core.view(group.now()).last == before.last + 3);
+  CHECK(core.view(group.now()).commit == before.last + 1);
+  CHECK(core.view(group.now()).snapshot == before.snapshot);
+  // As it was found.
+  CHECK(torture(options_of(282'269'988), 8s) == "");
+}
+
 TEST_CASE("members: lists are read strictly", "[consensus]") {
   const auto members = parse_members("1=10.0.0.1:9094,2=[::1]:9094");
   REQUIRE(members);
